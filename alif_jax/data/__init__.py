@@ -1,0 +1,1 @@
+"""From TFRecord shards to batches: tfrecord (bytes → records) → template (records → tokens) → pack (tokens → rows → batches)."""

@@ -1,0 +1,89 @@
+"""The loss on held-out records, in nats a token and bits a byte, in all and by source, task and language."""
+
+import math
+from collections import defaultdict
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+from jaxtyping import Array, Float
+
+from alif_jax.data.pack import Batches
+from alif_jax.data.template import DataConfig, encode_records
+from alif_jax.data.tfrecord import read_records
+from alif_jax.load import Loaded
+from alif_jax.loss import token_losses
+from alif_jax.model import Params, Skeleton
+from alif_jax.sharding import put_batch, replicated
+from alif_jax.tokenizer import load_tokenizer
+
+
+@partial(jax.jit, static_argnames=("skeleton", "chunk", "out"))
+def masked_losses(
+    params: Params, batch: dict[str, Array], *, skeleton: Skeleton, chunk: int, out: jax.sharding.Sharding
+) -> Float[Array, "B L"]:
+    """The loss of every trained token of a batch `[1, B, L]`, 0 elsewhere, on every device."""
+    model = skeleton.model(params)
+    rows = {name: array[0] for name, array in batch.items()}
+    hidden_BLD, _ = model(rows["tokens"], positions_BL=rows["positions"], segment_ids_BL=rows["segment_ids"])
+    losses_BL = token_losses(model.logits, hidden_BLD, rows["targets"], chunk=chunk)
+    return jax.lax.with_sharding_constraint(losses_BL * rows["loss_mask"], out)
+
+
+def heldout_loss(params: Params, skeleton: Skeleton, mesh: Mesh, batches: Batches, *, chunk: int = 512) -> dict[str, Any]:
+    """{"loss", "tokens", "bits_per_byte", "by_source": {name: the same}, "by_task", "by_language"} over all batches.
+
+    loss: Σ over trained tokens / their number. bits_per_byte: Σ / ln 2 / UTF-8 bytes of the trained text, whatever the
+    tokenizer; comparable between models.
+    """
+    examples = batches.examples
+    sums = np.zeros(len(examples.ids))
+    counts = np.zeros(len(examples.ids), np.int64)
+    with jax.set_mesh(mesh):
+        for step in range(batches.steps):
+            batch = batches.batch_at(step)
+            losses = masked_losses(params, put_batch(mesh, batch), skeleton=skeleton, chunk=chunk, out=replicated(mesh))
+            losses_BL = np.asarray(multihost_utils.process_allgather(losses, tiled=True), np.float64)
+            for row, members in enumerate(batches.members_at(step)):
+                segments = batch["segment_ids"][0, row]
+                sums[members] += np.bincount(segments, losses_BL[row], len(members) + 1)[1:]
+                counts[members] += np.bincount(segments, batch["loss_mask"][0, row], len(members) + 1)[1:].astype(np.int64)
+    result = _summary(sums, counts, examples.text_bytes)
+    for key in ("source", "task", "language"):
+        groups = defaultdict(list)
+        for i, group in enumerate(examples.groups):
+            groups[group[key]].append(i)
+        result[f"by_{key}"] = {
+            name: _summary(sums[members], counts[members], examples.text_bytes[members]) for name, members in sorted(groups.items())
+        }
+    return result
+
+
+def _summary(sums: np.ndarray, counts: np.ndarray, text_bytes: np.ndarray) -> dict[str, Any]:
+    total, tokens = float(sums.sum()), int(counts.sum())
+    return {"loss": total / tokens, "tokens": tokens, "bits_per_byte": total / math.log(2) / int(text_bytes.sum())}
+
+
+def evaluate_loss(
+    loaded: Loaded, data: str, *, split: str = "heldout", sequence_length: int = 2048, batch_size: int = 8, template: str = ""
+) -> dict[str, Any]:
+    """`heldout_loss` of a loaded model on a directory of shards, rendered with its own chat template or `template`."""
+    tokenizer = load_tokenizer(loaded.tokenizer.directory, template) if template else loaded.tokenizer
+    config = DataConfig(path=data, sequence_length=sequence_length)
+    examples = encode_records(read_records(data, split), tokenizer, config)
+    parts = loaded.mesh.shape["data"] * loaded.mesh.shape["fsdp"]
+    batches = Batches(examples, sequence_length, -(-batch_size // parts) * parts)
+    return heldout_loss(loaded.params, loaded.skeleton, loaded.mesh, batches)
+
+
+def loss_table(result: dict[str, Any]) -> str:
+    """The result for people: one line in all, then one a source, task and language."""
+    rows = [("all", result)]
+    for key in ("source", "task", "language"):
+        rows += [(f"{key} {name}", part) for name, part in result[f"by_{key}"].items()]
+    lines = [f"{'':32}{'loss':>9}{'bits/byte':>11}{'tokens':>10}"]
+    lines += [f"{name:32}{part['loss']:9.4f}{part['bits_per_byte']:11.4f}{part['tokens']:10,}" for name, part in rows]
+    return "\n".join(lines)

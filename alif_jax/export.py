@@ -1,0 +1,192 @@
+"""To Hugging Face: a run into a merged model or a PEFT adapter. Host memory only, a tensor at a time; no accelerator."""
+
+import re
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from alif_jax import UsageError, files
+from alif_jax.checkpoint import load_trainables
+from alif_jax.files import join
+from alif_jax.hf import hf_keys, is_transposed
+from alif_jax.load import read_run
+from alif_jax.lora import LoraConfig
+from alif_jax.model import ModelConfig, skeleton
+from alif_jax.safetensors import Checkpoint, Tensor, write, write_sharded
+from alif_jax.tokenizer import Tokenizer
+
+SHARD_BYTES = 5 * 10**9  # as transformers writes them
+TOKENIZER_FILES = re.compile(r"tokenizer.*|special_tokens_map\.json|chat_template\.jinja|vocab\.json|merges\.txt")
+
+
+def export_run(workdir: str, output: str, form: str) -> str:
+    """Exports a run's newest checkpoint, `form` merged or peft. Returns what was written, in a line."""
+    run, trained = read_run(workdir), load_trainables(workdir)
+    if form == "peft":
+        export_peft(output, config=run.config, lora=run.lora, trained=trained, base=run.base, tokenizer=run.tokenizer)
+        saved = ", ".join(run.lora.modules_to_save)
+        warning = f"; with {saved} as modules_to_save, which vLLM and llama.cpp refuse: give them the merged model"
+        return f"PEFT adapter for {run.base}: {output}{warning if saved else ''}"
+    base = None if run.random_init else run.base
+    export_merged(output, config=run.config, lora=run.lora, trained=trained, base=base, tokenizer=run.tokenizer)
+    return f"merged model: {output}"
+
+
+def export_merged(
+    output: str,
+    *,
+    config: ModelConfig,
+    lora: LoraConfig,
+    trained: Mapping[str, np.ndarray],
+    base: str | None,
+    tokenizer: Tokenizer,
+    dtype: str = "float32",
+) -> None:
+    """A Hugging Face model directory with W + s·A·B merged in fp32 and cast once. `output` must not exist yet.
+
+    base: the directory whose tensors are the frozen ones; None when everything was trained. Tensors keep the base's dtype,
+    `dtype` is for those without a base. A partial export never stands under the final name.
+    """
+    names = skeleton(config, LoraConfig(full=True)).trainable
+    temporary = _begin(output)
+    checkpoint = Checkpoint(base) if base else None
+    tensors = {}
+    for name in names:
+        for layer, key in enumerate(hf_keys(name, config.num_hidden_layers)):
+            tensors[key] = _merged_tensor(name, layer, key, lora, trained, checkpoint, np.dtype(dtype))
+    write_sharded(temporary, tensors, shard_bytes=SHARD_BYTES)
+    hf_config = files.read_json(join(tokenizer.directory, "config.json"))
+    hf_config |= {"architectures": ["LlamaForCausalLM"], "tie_word_embeddings": config.tie_word_embeddings}
+    written = tensors["model.embed_tokens.weight"].dtype
+    hf_config |= {"torch_dtype": str(written), **legacy_rope(config)}
+    hf_config["eos_token_id"] = list(tokenizer.stop_ids) if len(tokenizer.stop_ids) > 1 else tokenizer.stop_ids[0]
+    files.write_json(join(temporary, "config.json"), hf_config)
+    write_tokenizer(temporary, tokenizer)
+    files.move_directory(temporary, output)
+
+
+def _merged_tensor(
+    name: str,
+    layer: int,
+    key: str,
+    lora: LoraConfig,
+    trained: Mapping[str, np.ndarray],
+    checkpoint: Checkpoint | None,
+    dtype: np.dtype[Any],
+) -> Tensor:
+    stacked, module = name.startswith("layers."), name.rsplit(".", 1)[0]
+    pick = layer if stacked else slice(None)
+    a, b = trained.get(f"{module}.lora_A"), trained.get(f"{module}.lora_B")
+    if name in trained:
+        shape = trained[name].shape[1:] if stacked else trained[name].shape
+        shape = tuple(reversed(shape)) if is_transposed(name) else tuple(shape)
+    else:
+        assert checkpoint is not None, f"{name} is neither trained nor in a base"
+        shape = checkpoint.entries[key].shape
+    dtype = checkpoint.entries[key].dtype if checkpoint else dtype
+
+    def make() -> np.ndarray:
+        if name in trained:
+            values = np.asarray(trained[name][pick], np.float32)
+            values = values.T if is_transposed(name) else values
+        else:
+            assert checkpoint is not None
+            values = checkpoint.read(key)
+        if a is not None and b is not None:
+            values = values.astype(np.float32) + lora.scale() * (a[layer].astype(np.float32) @ b[layer].astype(np.float32)).T
+        return values.astype(dtype)
+
+    return Tensor(shape, dtype, make)
+
+
+def export_peft(
+    output: str,
+    *,
+    config: ModelConfig,
+    lora: LoraConfig,
+    trained: Mapping[str, np.ndarray],
+    base: str,
+    tokenizer: Tokenizer,
+) -> None:
+    """A PEFT adapter in its portable form: the scale is folded into B and lora_alpha = r, so every loader multiplies by 1.
+
+    Embeddings and head trained in full go as `modules_to_save`: PEFT loads them, vLLM and llama.cpp refuse them.
+    """
+    if lora.full or not lora.target_modules:
+        raise UsageError("this run has no adapter (everything was trained in full); export it with --format=merged")
+    temporary = _begin(output)
+    fp32 = np.dtype(np.float32)
+    tensors: dict[str, Tensor] = {}
+    for name, values in trained.items():
+        module, leaf = name.rsplit(".", 1)
+        for layer, key in enumerate(hf_keys(name, config.num_hidden_layers)):
+            one = values[layer] if name.startswith("layers.") else values
+            if leaf in ("lora_A", "lora_B"):
+                key = key.removesuffix("weight") + f"{leaf}.weight"
+                factor = lora.scale() if leaf == "lora_B" else 1.0
+                made = np.asarray(one, np.float32).T * np.float32(factor)
+            else:
+                made = np.asarray(one, np.float32)
+                made = made.T if is_transposed(name) else made
+            tensors[f"base_model.model.{key}"] = Tensor(made.shape, fp32, partial(np.asarray, made))
+    write(join(temporary, "adapter_model.safetensors"), tensors)
+    adapter_config: dict[str, Any] = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "revision": None,
+        "inference_mode": True,
+        "r": lora.rank,
+        "lora_alpha": lora.rank,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "use_rslora": False,
+        "use_dora": False,
+        "init_lora_weights": True,
+        "target_modules": sorted(lora.target_modules),
+        "modules_to_save": sorted(lora.modules_to_save) or None,
+        "rank_pattern": {},
+        "alpha_pattern": {},
+    }
+    files.write_json(join(temporary, "adapter_config.json"), adapter_config)
+    write_tokenizer(temporary, tokenizer)
+    files.move_directory(temporary, output)
+
+
+def write_tokenizer(output: str, tokenizer: Tokenizer) -> None:
+    """The base's tokenizer files as they are, with the chat template and the stop tokens that the model was trained on."""
+    for name in files.list_names(tokenizer.directory):
+        if TOKENIZER_FILES.fullmatch(name):
+            with files.open_file(join(tokenizer.directory, name)) as source, files.open_file(join(output, name), "wb") as copy:
+                copy.write(source.read())
+    config = files.read_json_or(join(tokenizer.directory, "tokenizer_config.json"), {})
+    if tokenizer.template is not None:
+        config["chat_template"] = tokenizer.template  # transformers < 4.43, TGI and others read only this place
+        files.write_text(join(output, "chat_template.jinja"), tokenizer.template)
+    config["eos_token"] = tokenizer.turn_end_token or tokenizer.eos_token
+    files.write_json(join(output, "tokenizer_config.json"), config)
+    generation = files.read_json_or(join(tokenizer.directory, "generation_config.json"), {})
+    generation |= {"bos_token_id": tokenizer.bos_id, "eos_token_id": list(tokenizer.stop_ids)}
+    generation["pad_token_id"] = tokenizer.pad_id
+    files.write_json(join(output, "generation_config.json"), generation)
+
+
+def legacy_rope(config: ModelConfig) -> dict[str, Any]:
+    """Rope keys in the form that transformers 4.x and 5.x both read; floats must be floats."""
+    scaling = config.rope_scaling
+    if scaling is None:
+        return {"rope_theta": config.rope_theta, "rope_scaling": None}
+    return {"rope_theta": config.rope_theta, "rope_scaling": {"rope_type": "llama3", **vars(scaling)}}
+
+
+def _begin(output: str) -> str:
+    """A fresh temporary directory beside `output`, to be renamed to it at the end."""
+    if files.exists(output):
+        raise UsageError(f"{output} exists already; give another --output, or remove it")
+    temporary = output.rstrip("/") + ".tmp"
+    files.remove_directory(temporary)
+    files.make_directory(temporary)
+    return temporary

@@ -1,0 +1,74 @@
+"""The few file operations of the trainer, through fsspec: local paths, `gs://…`, `memory://…` look the same."""
+
+import json
+import posixpath
+from typing import IO, Any
+
+import fsspec
+
+from alif_jax import UsageError
+
+
+def open_file(path: str, mode: str = "rb") -> IO[Any]:
+    """Opens `path` by fsspec; a missing file is a UsageError that names it."""
+    try:
+        encoding = None if "b" in mode else "utf-8"
+        return fsspec.open(path, mode, encoding=encoding).open()
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file") from None
+
+
+def join(directory: str, *names: str) -> str:
+    return posixpath.join(directory, *names)
+
+
+def exists(path: str) -> bool:
+    filesystem, local = fsspec.core.url_to_fs(path)
+    return filesystem.exists(local)
+
+
+def list_names(directory: str) -> list[str]:
+    """The names of the files in a directory, sorted; none for a directory that does not exist."""
+    filesystem, local = fsspec.core.url_to_fs(directory)
+    if not filesystem.isdir(local):
+        return []
+    return sorted(posixpath.basename(name.rstrip("/")) for name in filesystem.ls(local, detail=False))
+
+
+def make_directory(directory: str) -> None:
+    filesystem, local = fsspec.core.url_to_fs(directory)
+    filesystem.makedirs(local, exist_ok=True)
+
+
+def remove_directory(directory: str) -> None:
+    filesystem, local = fsspec.core.url_to_fs(directory)
+    if filesystem.exists(local):
+        filesystem.rm(local, recursive=True)
+
+
+def move_directory(source: str, target: str) -> None:
+    """Renames a directory: one atomic rename on local disks, a copy and delete on object stores."""
+    filesystem, local = fsspec.core.url_to_fs(source)
+    filesystem.mv(local, fsspec.core.url_to_fs(target)[1], recursive=True)
+
+
+def read_json(path: str) -> Any:
+    with open_file(path, "r") as file:
+        text = file.read()
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{path}: not valid JSON ({error})") from None
+
+
+def read_json_or(path: str, default: Any) -> Any:
+    return read_json(path) if exists(path) else default
+
+
+def write_text(path: str, text: str) -> None:
+    with open_file(path, "w") as file:
+        file.write(text)
+
+
+def write_json(path: str, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

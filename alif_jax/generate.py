@@ -1,0 +1,148 @@
+"""Cached generation, greedy or sampled: prompts in, token ids out. Takes a loaded model, never paths.
+
+`B` rows, `P` padded prompt length, `S` = P + new tokens: cache slots.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from alif_jax import UsageError
+from alif_jax.load import Loaded
+from alif_jax.model import Params, Skeleton, empty_cache
+
+BUCKET = 64  # prompts are padded to a multiple of this, so that few lengths are compiled
+
+
+@dataclass(frozen=True)
+class Generation:
+    """finish_reason: `stop` (a stop token came; it is not among token_ids) or `length`."""
+
+    prompt: str
+    text: str
+    token_ids: list[int]
+    finish_reason: str
+
+
+def generate(
+    loaded: Loaded,
+    prompts: Sequence[str],
+    *,
+    max_new_tokens: int,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    batch_size: int = 16,
+    raw: bool = False,
+) -> list[Generation]:
+    """Continues each prompt. temperature 0 is greedy. A row's result depends on its prompt and index, not on its neighbours.
+
+    raw: the prompt is continued as it stands (after BOS); else it is a user's turn of the chat template.
+    """
+    if max_new_tokens < 1:
+        raise UsageError(f"max_new_tokens={max_new_tokens}: at least 1")
+    tokenizer, mesh = loaded.tokenizer, loaded.mesh
+    texts = [
+        (tokenizer.bos_token or "") + prompt
+        if raw
+        else tokenizer.render([{"role": "user", "content": prompt}], add_generation_prompt=True)
+        for prompt in prompts
+    ]
+    encoded = tokenizer.encode_batch(texts)
+    parts = mesh.shape["data"] * mesh.shape["fsdp"]
+    rows = -(-min(batch_size, len(prompts)) // parts) * parts
+    order = np.argsort([len(ids) for ids in encoded], kind="stable")  # similar lengths together
+    results: dict[int, Generation] = {}
+    with jax.set_mesh(mesh):
+        for start in range(0, len(order), rows):
+            chosen = order[start : start + rows]
+            length = -(-max(len(encoded[i]) for i in chosen) // BUCKET) * BUCKET
+            tokens_BP = np.zeros((rows, length), np.int32)
+            lengths_B = np.ones(rows, np.int32)
+            keys_B = np.zeros(rows, np.int32)
+            for row, i in enumerate(chosen):
+                tokens_BP[row, : len(encoded[i])] = encoded[i]
+                lengths_B[row], keys_B[row] = max(len(encoded[i]), 1), i
+            out_BM = _decode(
+                loaded.params, tokens_BP, lengths_B, keys_B, jax.random.key(seed), np.int32(len(chosen)),
+                jnp.float32(temperature), jnp.float32(top_p), jnp.asarray(tokenizer.stop_ids),
+                skeleton=loaded.skeleton, max_new_tokens=max_new_tokens, greedy=temperature == 0,
+            )  # fmt: skip
+            for row, i in enumerate(chosen):
+                results[int(i)] = _finish(prompts[i], np.asarray(out_BM[row]).tolist(), loaded)
+    return [results[i] for i in range(len(prompts))]
+
+
+def _finish(prompt: str, ids: list[int], loaded: Loaded) -> Generation:
+    stop = next((at for at, token in enumerate(ids) if token in loaded.tokenizer.stop_ids), None)
+    ids = ids if stop is None else ids[:stop]
+    return Generation(prompt, loaded.tokenizer.decode(ids), ids, "length" if stop is None else "stop")
+
+
+@partial(jax.jit, static_argnames=("skeleton", "max_new_tokens", "greedy"))
+def _decode(
+    params: Params,
+    tokens_BP: Array,
+    lengths_B: Array,
+    rows_B: Array,
+    key: Array,
+    used: Array,
+    temperature: Array,
+    top_p: Array,
+    stop_ids: Array,
+    *,
+    skeleton: Skeleton,
+    max_new_tokens: int,
+    greedy: bool,
+) -> Array:
+    """[B, max_new_tokens] token ids; what stands after a stop token means nothing."""
+    model = skeleton.model(params)
+    B, P = tokens_BP.shape
+    slots_P = jnp.arange(P)
+    segments_BP = (slots_P < lengths_B[:, None]).astype(jnp.int32)
+    positions_BP = jnp.broadcast_to(slots_P, (B, P))
+    cache = empty_cache(model.config, B, P + max_new_tokens, model.dtype)
+    hidden_BPD, filled = model(tokens_BP, positions_BL=positions_BP, segment_ids_BL=segments_BP, cache=cache)
+    last_BD = jnp.take_along_axis(hidden_BPD, (lengths_B - 1)[:, None, None], axis=1)[:, 0]
+    row_keys_B = jax.vmap(lambda row: jax.random.fold_in(key, row))(rows_B)
+
+    def choose(logits_BV: Float[Array, "B V"], step: Array) -> Array:
+        if greedy:
+            return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
+        kept_BV = keep_top_p(logits_BV / temperature, top_p)
+        keys_B = jax.vmap(lambda row_key: jax.random.fold_in(row_key, step))(row_keys_B)
+        return jax.vmap(jax.random.categorical)(keys_B, kept_BV).astype(jnp.int32)
+
+    first_B = choose(model.logits(last_BD), jnp.int32(0))
+    out_BM = jnp.zeros((B, max_new_tokens), jnp.int32).at[:, 0].set(first_B)
+    unused_B = jnp.arange(B) >= used  # rows that only fill up the batch
+
+    def going_on(state):  # type: ignore[no-untyped-def]
+        step, done_B = state[0], state[1]
+        return (step < max_new_tokens) & ~jnp.all(done_B)
+
+    def step_once(state):  # type: ignore[no-untyped-def]
+        step, done_B, token_B, out_BM, cache = state
+        hidden_B1D, cache = model(
+            token_B[:, None], positions_BL=(lengths_B + step - 1)[:, None], segment_ids_BL=jnp.ones((B, 1), jnp.int32),
+            cache=cache, cache_index=P + step - 1,
+        )  # fmt: skip
+        token_B = choose(model.logits(hidden_B1D[:, 0]), step)
+        out_BM = jax.lax.dynamic_update_slice(out_BM, token_B[:, None], (0, step))
+        return step + 1, done_B | jnp.isin(token_B, stop_ids), token_B, out_BM, cache
+
+    start = (jnp.int32(1), unused_B | jnp.isin(first_B, stop_ids), first_B, out_BM, filled)
+    return jax.lax.while_loop(going_on, step_once, start)[3]
+
+
+def keep_top_p(logits_BV: Float[Array, "B V"], top_p: Float[Array, ""]) -> Float[Array, "B V"]:
+    """Logits with all but the smallest set of tokens whose probability reaches `top_p` at −∞ (nucleus, arXiv 1904.09751)."""
+    ordered_BV = jnp.sort(logits_BV, axis=-1, descending=True)
+    before_BV = jnp.cumsum(jax.nn.softmax(ordered_BV, axis=-1), axis=-1) - jax.nn.softmax(ordered_BV, axis=-1)
+    smallest_B1 = jnp.min(jnp.where(before_BV < top_p, ordered_BV, jnp.inf), axis=-1, keepdims=True)
+    return jnp.where(logits_BV >= smallest_B1, logits_BV, -jnp.inf)

@@ -1,0 +1,90 @@
+"""A model ready to run: from a Hugging Face directory, a hub id, or a run directory of this project."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from alif_jax import UsageError, files
+from alif_jax.checkpoint import latest_step, load_trainables
+from alif_jax.files import join
+from alif_jax.hf import load_params, read_model_config, resolve_model
+from alif_jax.lora import LoraConfig
+from alif_jax.model import ModelConfig, Params, Skeleton, skeleton
+from alif_jax.sharding import sharding_of
+from alif_jax.tokenizer import Tokenizer, load_tokenizer
+
+NOTHING_TRAINED = LoraConfig(rank=0, target_modules=())
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model on its mesh, with its tokenizer."""
+
+    config: ModelConfig
+    skeleton: Skeleton
+    params: Params
+    tokenizer: Tokenizer
+    mesh: Mesh
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run directory says of itself. base: the directory of its config.json, tokenizer and (unless random_init) weights."""
+
+    base: str
+    random_init: bool
+    config: ModelConfig
+    lora: LoraConfig
+    tokenizer: Tokenizer
+    resolved: dict[str, Any]
+
+
+def is_run(path: str) -> bool:
+    """A run directory has a config.json with this project's sections; a Hugging Face directory has a model's."""
+    config = join(path, "config.json")
+    return files.exists(config) and "lora" in files.read_json(config)
+
+
+def read_run(workdir: str) -> Run:
+    resolved = files.read_json(join(workdir, "config.json"))
+    lora: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in resolved["lora"].items()}
+    base = resolve_model(resolved["model"]["path"])
+    return Run(
+        base=base,
+        random_init=resolved["model"]["random_init"],
+        config=read_model_config(base),
+        lora=LoraConfig(**lora),
+        tokenizer=load_tokenizer(base, resolved["data"]["template"]),
+        resolved=resolved,
+    )
+
+
+def load_model(path: str, mesh: Mesh, *, dtype: Any = jnp.float32, param_dtype: Any = jnp.float32) -> Loaded:
+    """Loads for evaluation or generation. A run directory is its base plus its newest checkpoint, adapters unmerged."""
+    if is_run(path):
+        run = read_run(path)
+        model = skeleton(run.config, run.lora, dtype=dtype, param_dtype=param_dtype)
+        if latest_step(path) is None:
+            raise UsageError(f"{path}: a run without a checkpoint yet; train it first")
+        trained = load_trainables(path)
+        params = {} if run.random_init else load_params(run.base, model, model.frozen, mesh, run.config)
+        for name, values in trained.items():
+            params[name] = jax.device_put(values, sharding_of(mesh, model.axes[name], values.shape, name))
+        return Loaded(run.config, model, params, run.tokenizer, mesh)
+    directory = resolve_model(path)
+    config = read_model_config(directory)
+    model = skeleton(config, NOTHING_TRAINED, dtype=dtype, param_dtype=param_dtype)
+    tokenizer = load_tokenizer(directory)
+    check_vocabulary(tokenizer, config)
+    return Loaded(config, model, load_params(directory, model, model.frozen, mesh, config), tokenizer, mesh)
+
+
+def check_vocabulary(tokenizer: Tokenizer, config: ModelConfig) -> None:
+    if tokenizer.size > config.vocab_size:
+        raise UsageError(
+            f"{tokenizer.directory}: the tokenizer has ids up to {tokenizer.size - 1}, but the embedding has only "
+            f"{config.vocab_size} rows; use the tokenizer that belongs to this model"
+        )

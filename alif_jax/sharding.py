@@ -1,0 +1,107 @@
+"""The device mesh, and the one table that says on which mesh axis each logical axis of a tensor lies.
+
+Every parameter is made with a tuple of logical axis names, one a dimension (`("layers", "embed", "mlp")`). `sharding_of` turns
+them into a `NamedSharding` by `MESH_AXIS`; a dimension that a mesh axis cannot divide is an error, never a silent replication.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array
+
+from alif_jax import UsageError
+
+AXES = ("data", "fsdp", "tensor")
+
+MESH_AXIS: dict[str, tuple[str, ...]] = {
+    "batch": ("data", "fsdp"),
+    "length": (),
+    "layers": (),
+    "embed": ("fsdp",),  # parameters only: the model dimension of activations is never split
+    "vocab": ("tensor",),
+    "heads": ("tensor",),
+    "kv_heads": ("tensor",),
+    "mlp": ("tensor",),
+    "rank": (),
+}
+
+Axes = tuple[str | None, ...]
+
+
+@dataclass(kw_only=True)
+class MeshConfig:
+    """Devices along each mesh axis; -1 in one place means "all that are left"."""
+
+    data: int = 1
+    fsdp: int = -1
+    tensor: int = 1
+
+
+def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:
+    """A `data × fsdp × tensor` mesh over all devices (or those given)."""
+    devices = jax.devices() if devices is None else devices
+    sizes = [getattr(config, axis) for axis in AXES]
+    shape = " × ".join(f"{axis}={size}" for axis, size in zip(AXES, sizes, strict=True))
+    if sizes.count(-1) > 1 or any(size == 0 or size < -1 for size in sizes):
+        raise UsageError(f"mesh {shape}: each size is a positive number, or -1 in one place; change config.mesh")
+    known = prod(size for size in sizes if size > 0)
+    if len(devices) % known or (-1 not in sizes and known != len(devices)):
+        raise UsageError(f"mesh {shape} does not fit {len(devices)} device(s): their product must be {len(devices)}")
+    sizes = [len(devices) // known if size == -1 else size for size in sizes]
+    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+
+
+def spec_of(axes: Axes) -> PartitionSpec:
+    return PartitionSpec(*(MESH_AXIS[axis] or None if axis else None for axis in axes))
+
+
+def sharding_of(mesh: Mesh, axes: Axes, shape: tuple[int, ...], name: str) -> NamedSharding:
+    """The sharding of a tensor with these logical axes. Raises UsageError where the mesh does not divide a dimension."""
+    for dimension, (axis, size) in enumerate(zip(axes, shape, strict=True)):
+        parts = prod(mesh.shape[part] for part in MESH_AXIS[axis]) if axis else 1
+        if size % parts:
+            over = " × ".join(MESH_AXIS[axis or ""])
+            raise UsageError(
+                f"{name}: dimension {dimension} ({axis}, {size}) cannot be divided over {over} = {parts} devices; "
+                f"choose mesh sizes that divide {size}"
+            )
+    return NamedSharding(mesh, spec_of(axes))
+
+
+def shardings_of(mesh: Mesh, axes: Mapping[str, Axes], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, NamedSharding]:
+    return {name: sharding_of(mesh, axes[name], shapes[name], name) for name in axes}
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def constrain(x: Array, *axes: str | None) -> Array:
+    """Pins an activation to the mesh in scope (`jax.set_mesh`); outside a mesh there is nothing to pin."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return x
+    return jax.lax.with_sharding_constraint(x, spec_of(axes))
+
+
+def put_batch(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, Array]:
+    """Host batch (each array `[A, B, L]`: microbatches, rows, tokens) → global arrays, rows split over data × fsdp.
+
+    Every process calls it with the same global batch; each device receives only its own rows.
+    """
+    parts = mesh.shape["data"] * mesh.shape["fsdp"]
+    rows = next(iter(batch.values())).shape[1]
+    if rows % parts:
+        raise UsageError(
+            f"{rows} rows a microbatch cannot be divided over data × fsdp = {parts} devices; "
+            f"make batch_size / gradient_accumulation_steps a multiple of {parts}"
+        )
+    sharding = NamedSharding(mesh, spec_of((None, "batch", "length")))
+
+    def put(array: np.ndarray) -> Array:
+        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+    return {name: put(array) for name, array in batch.items()}

@@ -1,0 +1,1 @@
+"""Thin entry points, run from the repository's root. A package, lest another `launch` on the path take its place."""

@@ -1,0 +1,74 @@
+"""Build script of both packages: alif_jax (training) and data_gen (data). The core needs neither torch nor TensorFlow.
+
+Upper bounds stand on what moves fast; two pairs of JAX and Flax are tested, one for each side of Python 3.12:
+jax 0.11 needs Python 3.12, and flax 0.12.8 (the last for Python 3.11) does not import on it.
+"""
+
+from setuptools import find_packages, setup
+
+OLD = 'python_version < "3.12"'
+NEW = 'python_version >= "3.12"'
+
+
+def jax_requirement(extra: str = "") -> list[str]:
+    """Both tested JAX ranges, each behind its marker: `jax_requirement("[tpu]")[0]` is `jax[tpu]>=0.10,<0.11; ...`."""
+    return [f"jax{extra}>=0.10,<0.11; {OLD}", f"jax{extra}>=0.11,<0.12; {NEW}"]
+
+
+CORE = [
+    *jax_requirement(),
+    f"flax==0.12.8; {OLD}",
+    f"flax>=0.12.10,<0.13; {NEW}",
+    "orbax-checkpoint>=0.12,<0.13",
+    "optax>=0.2.6,<0.3",
+    "absl-py>=2.1,<3",
+    "fsspec>=2025.3",
+    "google-crc32c>=1.6,<2",
+    "huggingface_hub>=1.31,<3",
+    "jaxtyping>=0.3,<0.4",
+    "jinja2>=3.1.6,<4",
+    "numpy>=2.1,<3",
+    "safetensors>=0.8,<0.9",
+    "tensorboardX>=2.6.2,<3",
+    "tokenizers>=0.23.1,<0.24",
+]
+DATA = [
+    "openai>=3.50,<4",
+    "rapidfuzz>=3.14,<4",
+    "regex>=2025.10.22",
+    "stamina>=26.1,<27",
+]
+VERIFY = [
+    "torch==2.13.0",
+    "transformers>=5.20,<6",
+    "peft>=0.21,<0.22",
+]
+TOOLS = [
+    "beartype>=0.22,<0.24",
+    "mypy>=2.4,<2.5",
+    "pytest>=9,<10",
+    "pytest-xdist>=3.8,<4",
+    "rouge-score>=0.1.2,<0.2",
+    "ruff>=0.17,<0.18",
+]
+
+setup(
+    name="alif-jax",
+    version="0.1.0",
+    description="An Urdu language model, from seed tasks to a Hugging Face directory, on JAX",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    packages=find_packages(include=["alif_jax", "alif_jax.*", "data_gen", "data_gen.*"]),
+    package_data={"alif_jax": ["templates/*.jinja"], "data_gen": ["tasks/**", "text/**"]},
+    install_requires=CORE,
+    extras_require={
+        "cuda": jax_requirement("[cuda12]"),
+        "data": DATA,
+        "gcs": ["gcsfs>=2025.3"],
+        "test": [*DATA, *VERIFY, *TOOLS],
+        "tools": TOOLS,
+        "tpu": jax_requirement("[tpu]"),
+        "verify": VERIFY,
+    },
+)
