@@ -17,7 +17,7 @@ from alif_jax.data.tfrecord import read_records
 from alif_jax.load import Loaded
 from alif_jax.loss import token_losses
 from alif_jax.model import Params, Skeleton
-from alif_jax.sharding import put_batch, replicated
+from alif_jax.sharding import batch_parts, put_batch, replicated
 from alif_jax.tokenizer import load_tokenizer
 
 
@@ -74,7 +74,7 @@ def evaluate_loss(
     tokenizer = load_tokenizer(loaded.tokenizer.directory, template) if template else loaded.tokenizer
     config = DataConfig(path=data, sequence_length=sequence_length)
     examples = encode_records(read_records(data, split), tokenizer, config)
-    parts = loaded.mesh.shape["data"] * loaded.mesh.shape["fsdp"]
+    parts = batch_parts(loaded.mesh)
     batches = Batches(examples, sequence_length, -(-batch_size // parts) * parts)
     return heldout_loss(loaded.params, loaded.skeleton, loaded.mesh, batches)
 

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 from alif_jax import UsageError
 from alif_jax.load import Loaded
 from alif_jax.model import Params, Skeleton, empty_cache
+from alif_jax.sharding import batch_parts
 
 BUCKET = 64  # prompts are padded to a multiple of this, so that few lengths are compiled
 
@@ -54,7 +55,7 @@ def generate(
         for prompt in prompts
     ]
     encoded = tokenizer.encode_batch(texts)
-    parts = mesh.shape["data"] * mesh.shape["fsdp"]
+    parts = batch_parts(mesh)
     rows = -(-min(batch_size, len(prompts)) // parts) * parts
     order = np.argsort([len(ids) for ids in encoded], kind="stable")  # similar lengths together
     results: dict[int, Generation] = {}

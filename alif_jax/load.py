@@ -66,6 +66,7 @@ def load_model(path: str, mesh: Mesh, *, dtype: Any = jnp.float32, param_dtype: 
     """Loads for evaluation or generation. A run directory is its base plus its newest checkpoint, adapters unmerged."""
     if is_run(path):
         run = read_run(path)
+        check_heads(run.config, mesh)
         model = skeleton(run.config, run.lora, dtype=dtype, param_dtype=param_dtype)
         if latest_step(path) is None:
             raise UsageError(f"{path}: a run without a checkpoint yet; train it first")
@@ -76,10 +77,20 @@ def load_model(path: str, mesh: Mesh, *, dtype: Any = jnp.float32, param_dtype: 
         return Loaded(run.config, model, params, run.tokenizer, mesh)
     directory = resolve_model(path)
     config = read_model_config(directory)
+    check_heads(config, mesh)
     model = skeleton(config, NOTHING_TRAINED, dtype=dtype, param_dtype=param_dtype)
     tokenizer = load_tokenizer(directory)
     check_vocabulary(tokenizer, config)
     return Loaded(config, model, load_params(directory, model, model.frozen, mesh, config), tokenizer, mesh)
+
+
+def check_heads(config: ModelConfig, mesh: Mesh) -> None:
+    """Tensor parallelism keeps heads whole: 2-D kernels would divide further, through the middle of a head."""
+    if config.num_key_value_heads % mesh.shape["tensor"]:
+        raise UsageError(
+            f"mesh: {config.num_key_value_heads} key/value heads cannot be divided over tensor = {mesh.shape['tensor']} devices; "
+            "choose mesh.tensor as a divisor of them"
+        )
 
 
 def check_vocabulary(tokenizer: Tokenizer, config: ModelConfig) -> None:

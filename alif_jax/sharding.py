@@ -87,18 +87,27 @@ def constrain(x: Array, *axes: str | None) -> Array:
     return jax.lax.with_sharding_constraint(x, spec_of(axes))
 
 
-def put_batch(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, Array]:
-    """Host batch (each array `[A, B, L]`: microbatches, rows, tokens) → global arrays, rows split over data × fsdp.
+def batch_parts(mesh: Mesh) -> int:
+    """Over how many devices the rows of a batch are split."""
+    return mesh.shape["data"] * mesh.shape["fsdp"]
 
-    Every process calls it with the same global batch; each device receives only its own rows.
-    """
-    parts = mesh.shape["data"] * mesh.shape["fsdp"]
-    rows = next(iter(batch.values())).shape[1]
+
+def check_rows(mesh: Mesh, rows: int) -> None:
+    """Raises UsageError for a number of rows a microbatch that the mesh cannot divide."""
+    parts = batch_parts(mesh)
     if rows % parts:
         raise UsageError(
             f"{rows} rows a microbatch cannot be divided over data × fsdp = {parts} devices; "
             f"make batch_size / gradient_accumulation_steps a multiple of {parts}"
         )
+
+
+def put_batch(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, Array]:
+    """Host batch (each array `[A, B, L]`: microbatches, rows, tokens) → global arrays, rows split over data × fsdp.
+
+    Every process calls it with the same global batch; each device receives only its own rows.
+    """
+    check_rows(mesh, next(iter(batch.values())).shape[1])
     sharding = NamedSharding(mesh, spec_of((None, "batch", "length")))
 
     def put(array: np.ndarray) -> Array:

@@ -26,13 +26,13 @@ from alif_jax.data.tfrecord import read_manifest, read_records
 from alif_jax.evaluate import heldout_loss
 from alif_jax.files import join
 from alif_jax.hf import load_params, read_model_config, resolve_model
-from alif_jax.load import check_vocabulary, read_run
+from alif_jax.load import check_heads, check_vocabulary, read_run
 from alif_jax.lora import LoraConfig
 from alif_jax.loss import token_losses
 from alif_jax.metrics import MetricWriter
 from alif_jax.model import ModelConfig, Params, Skeleton, random_params, skeleton
 from alif_jax.optim import OptimConfig, named_leaves, optimizer, schedule, state_shardings
-from alif_jax.sharding import MeshConfig, make_mesh, put_batch, replicated, shardings_of
+from alif_jax.sharding import MeshConfig, check_rows, make_mesh, put_batch, replicated, shardings_of
 from alif_jax.tokenizer import Tokenizer, load_tokenizer
 
 
@@ -98,11 +98,13 @@ def fit(config: TrainConfig, workdir: str, *, resume: bool = False) -> dict[str,
     config.validate()
     first = check_workdir(config, workdir, resume)
     mesh = make_mesh(config.mesh)
+    check_rows(mesh, config.batch_size // config.gradient_accumulation_steps)
     base = resolve_model(config.model.path)
     tokenizer = load_tokenizer(base, config.data.template)
     model_config = read_model_config(base)
     check_vocabulary(tokenizer, model_config)
-    batches, heldout = load_batches(config, tokenizer, mesh)
+    check_heads(model_config, mesh)
+    batches, heldout = load_batches(config, tokenizer)
     steps = config.max_steps or batches.steps
     model = skeleton(
         model_config, config.lora, dtype=jnp.dtype(config.model.dtype), param_dtype=jnp.dtype(config.model.param_dtype),
@@ -182,7 +184,7 @@ def as_json(config: TrainConfig) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
-def load_batches(config: TrainConfig, tokenizer: Tokenizer, mesh: Mesh) -> tuple[Batches, Batches | None]:
+def load_batches(config: TrainConfig, tokenizer: Tokenizer) -> tuple[Batches, Batches | None]:
     """Training batches, and those of the held-out split where the data has one."""
     data = config.data
     manifest = read_manifest(data.path)
@@ -194,9 +196,7 @@ def load_batches(config: TrainConfig, tokenizer: Tokenizer, mesh: Mesh) -> tuple
     if not any(shard["split"] == "heldout" for shard in manifest["shards"]):
         return batches, None
     heldout = encode_records(read_records(data.path, "heldout"), tokenizer, data)
-    parts = mesh.shape["data"] * mesh.shape["fsdp"]
-    rows = -(-(config.batch_size // config.gradient_accumulation_steps) // parts) * parts
-    return batches, Batches(heldout, data.sequence_length, rows)
+    return batches, Batches(heldout, data.sequence_length, config.batch_size // config.gradient_accumulation_steps)
 
 
 def describe(config: TrainConfig, model: Skeleton, batches: Batches, steps: int, mesh: Mesh) -> str:

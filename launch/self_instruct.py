@@ -23,7 +23,11 @@ WORKDIR = flags.DEFINE_string("workdir", None, "local directory of the run; is m
 def main(argv: list[str]) -> None:
     if not isinstance(CONFIG.value, SelfInstructConfig):
         raise UsageError(f"--config gave a {type(CONFIG.value).__name__}; self_instruct needs a SelfInstructConfig")
-    print(generate(CONFIG.value, WORKDIR.value))
+    try:
+        print(generate(CONFIG.value, WORKDIR.value))
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here")
+        sys.exit(130)
 
 
 if __name__ == "__main__":

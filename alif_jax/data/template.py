@@ -138,10 +138,13 @@ def _encode_batch(
             text = (tokenizer.bos_token or "") + text + tokenizer.eos_token
             texts.append(text)
             spans.append([(0, len(text))])
+        elif config.loss_on == "all":
+            texts.append(tokenizer.render(record.messages, add_generation_prompt=False))
+            spans.append([(0, len(texts[-1]))])
         else:
             text, turns = spans_of(record.messages, tokenizer)
             texts.append(text)
-            spans.append(turns if config.loss_on == "responses" else [(0, len(text))])
+            spans.append(turns)
     special = {i for i, token in tokenizer.core.get_added_tokens_decoder().items() if token.special}
     for text, trained_spans, encoding in zip(
         texts, spans, tokenizer.core.encode_batch(texts, add_special_tokens=False), strict=True

@@ -1,0 +1,65 @@
+"""The typed config of the self-instruct recipe: values and their bounds."""
+
+from dataclasses import asdict, dataclass, field
+
+from data_gen import UsageError
+from data_gen.filters import SCRIPT_OF_LANGUAGE
+from data_gen.teacher import TeacherConfig
+
+
+@dataclass(kw_only=True)
+class Targets:
+    """Training items wanted of each task; 0 leaves a task out. Held-out items come on top."""
+
+    generation: int = 50
+    reasoning: int = 50
+    ethics: int = 50
+    question_answering: int = 50
+    translation: int = 50
+    classification: int = 50
+    sentiment: int = 50
+
+
+@dataclass(kw_only=True)
+class SelfInstructConfig:
+    """What to generate. On a work directory already begun only targets (upwards), limits and shard size may change."""
+
+    seed: int = 0
+    language: str = "ur"
+    targets: Targets = field(default_factory=Targets)
+    heldout_share: float = 0.1  # of all accepted items, and of the seeds (whole topics)
+    items_per_request: int = 10
+    seeds_per_prompt: int = 4
+    pool_per_prompt: int = 2
+    rouge_threshold: float = 0.7
+    pool_lag: int = 32  # a request may not see items younger than this many requests; ≥ teacher.max_in_flight
+    min_acceptance: float = 0.02  # the run stops when less than this share of the last items was accepted
+    temperature: float = 1.0
+    max_tokens: int = 4096
+    shard_records: int = 10_000
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+
+    def validate(self) -> None:
+        """Raises UsageError naming the first field that makes no sense."""
+        teacher = self.teacher
+        bounds: list[tuple[str, float, float, float]] = [
+            ("heldout_share", self.heldout_share, 0, 0.5),
+            ("rouge_threshold", self.rouge_threshold, 0, 1),
+            ("min_acceptance", self.min_acceptance, 0, 1),
+            ("items_per_request", self.items_per_request, 1, 100),
+            ("seeds_per_prompt", self.seeds_per_prompt, 1, 100),
+            ("pool_per_prompt", self.pool_per_prompt, 0, 100),
+            ("shard_records", self.shard_records, 1, float("inf")),
+            ("teacher.max_attempts", teacher.max_attempts, 1, 100),
+            ("teacher.max_failures", teacher.max_failures, 1, 1000),
+            ("teacher.max_in_flight", teacher.max_in_flight, 1, self.pool_lag),
+            *((f"targets.{name}", count, 0, float("inf")) for name, count in asdict(self.targets).items()),
+        ]
+        for name, value, low, high in bounds:
+            if not low <= value <= high:
+                also = " (pool_lag: a request waits for the one that many before it)" if name.endswith("in_flight") else ""
+                raise UsageError(f"{name} is {value}; it must be between {low} and {high}{also}")
+        if self.language not in SCRIPT_OF_LANGUAGE:
+            raise UsageError(f"language is {self.language!r}; there are {', '.join(SCRIPT_OF_LANGUAGE)}")
+        if not any(asdict(self.targets).values()):
+            raise UsageError("all targets are 0; set one, for example --config.targets.generation=50")

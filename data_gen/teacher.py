@@ -1,0 +1,217 @@
+"""The client of an OpenAI-compatible endpoint: from one request to one raw reply, with every attempt in the journal.
+
+What may go wrong is of four kinds, each with its own treatment:
+  busy     429, time-out, no connection   tried again, waiting longer each time; in the end the run stops
+  broken   5xx, a malformed reply         tried again; in the end this request has failed and the run goes on
+  request  400, 413, 422                  not tried again; this request has failed, unless no request was ever answered:
+                                          then the run stops
+  config   401, 403, 404, no credit       not tried again; the run stops
+When `max_failures` requests fail one after the other, the requests are not the cause: the run stops too. Nothing is
+lost by a stop: the same command asks again what has no reply.
+"""
+
+import asyncio
+import logging
+import os
+import random
+import urllib.parse
+from collections.abc import Iterable
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from time import time
+from types import TracebackType
+from typing import Literal, Self
+
+import httpx2
+import openai
+
+from data_gen import UsageError
+from data_gen.journal import FAILED, PLANNED, Journal, Request
+from data_gen.prompt import reply_choice
+
+OFFLINE = "offline"
+MALFORMED_ATTEMPTS = 3  # each one may be paid
+MAX_BACKOFF_S, MAX_RETRY_AFTER_S = 30.0, 600.0
+Kind = Literal["busy", "broken", "request", "config"]
+
+
+@dataclass(kw_only=True)
+class TeacherConfig:
+    """Where the teacher is and how hard it may be pressed. The key itself is never in a config, only its variable's
+    name.
+    """
+
+    base_url: str = OFFLINE  # "https://host/v1", or "offline": the project's own server of grammars and word lists
+    model: str = "offline-teacher"
+    api_key_env: str = "OPENAI_API_KEY"
+    max_in_flight: int = 8
+    timeout_s: float = 120.0
+    max_attempts: int = 6  # a request, in one run
+    backoff_s: float = 1.0  # wait before the second attempt; doubles up to 30 s
+    max_failures: int = 5
+    offline_fault_rate: float = 0.1  # share of items that the offline teacher gets wrong on purpose
+    offline_latency_s: float = 0.0
+
+
+class _AttemptError(Exception):
+    """An attempt without a usable reply. `wait_s` is what the server asked for (Retry-After)."""
+
+    def __init__(self, kind: Kind, message: str, wait_s: float | None = None, status: int | None = None) -> None:
+        super().__init__(message)
+        self.kind, self.wait_s, self.status = kind, wait_s, status
+
+
+def _retry_after(response: httpx2.Response) -> float | None:
+    """Seconds of a Retry-After header, which is a number or a date; None without a usable one."""
+    value = response.headers.get("retry-after", "")
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(value).timestamp() - time()
+        except ValueError:
+            return None
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER_S)
+
+
+def _kind(status: int, text: str) -> Kind:
+    if status == 429:
+        return "config" if "insufficient_quota" in text else "busy"
+    if status in (408, 409):
+        return "busy"
+    if status in (400, 413, 422):
+        return "request"
+    return "broken" if status >= 500 else "config"
+
+
+class Teacher:
+    """`async with Teacher(config, url, journal) as teacher: reply = await teacher.ask(request)`."""
+
+    def __init__(self, config: TeacherConfig, base_url: str, journal: Journal, *, answered_before: bool) -> None:
+        self.config, self.base_url, self.journal = config, base_url.rstrip("/"), journal
+        key = os.environ.get(config.api_key_env, "")
+        logging.getLogger("httpx2").setLevel(logging.WARNING)  # a line for every request otherwise
+        # A proxy of the environment cannot reach a server on this machine.
+        local = urllib.parse.urlsplit(base_url).hostname in ("127.0.0.1", "localhost", "::1")
+        self._client = openai.AsyncOpenAI(
+            api_key=key or "none",  # a local server needs none, the SDK insists on one
+            base_url=base_url,
+            timeout=config.timeout_s,
+            max_retries=0,  # the SDK's own retries would not be in the journal
+            http_client=openai.DefaultAsyncHttpxClient(trust_env=not local),
+        )
+        self._key = key
+        self._answered = answered_before
+        self._failures: list[int] = []  # requests that failed one after the other
+        self._sending: set[int] = set()
+        self._stopped = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        await self._client.close()
+
+    async def ask(self, request: Request) -> str | None:
+        """The raw reply, already committed; None when this request has failed for good. Raises UsageError when the run
+        must stop.
+        """
+        number = 0
+        while True:
+            number += 1
+            try:
+                reply = await self._attempt(request)
+            except _AttemptError as error:
+                tries = MALFORMED_ATTEMPTS if isinstance(error.__cause__, ValueError) else self.config.max_attempts
+                if error.kind in ("busy", "broken") and number < tries and not self._stopped:
+                    await asyncio.sleep(self._wait(error, number))
+                    continue
+                self._give_up(request, error, number)
+                return None
+            self._answered = True
+            self._failures.clear()
+            return reply
+
+    async def drain(self, tasks: Iterable[tuple[asyncio.Task[str | None], int]]) -> None:
+        """Stops: whoever waits to try again gives up; a request on its way is waited for, so that its reply is kept."""
+        self._stopped = True
+        pending = list(tasks)
+        for task, idx in pending:
+            if idx not in self._sending:
+                task.cancel()
+        await asyncio.gather(*(task for task, _ in pending), return_exceptions=True)
+
+    async def _attempt(self, request: Request) -> str:
+        number = self.journal.sent(request.idx)
+        self._sending.add(request.idx)
+        try:
+            response = await self._client.post(
+                "/chat/completions",
+                cast_to=httpx2.Response,
+                content=request.body.encode(),
+                options={"headers": {"Content-Type": "application/json"}},
+            )
+            reply = response.text
+        except openai.APIError as error:
+            failure = self._attempt_error(error)
+            self.journal.refused(request.idx, number, str(failure))
+            # The SDK's error is not chained: it may repeat the key.
+            raise failure from None
+        finally:
+            self._sending.discard(request.idx)
+        self.journal.answered(request.idx, number, reply)
+        try:
+            reply_choice(reply)
+        except ValueError as error:
+            message = self._clean(f"malformed reply: {error}")
+            self.journal.refused(request.idx, number, message, reply)
+            raise _AttemptError("broken", message) from error
+        return reply
+
+    def _attempt_error(self, error: openai.APIError) -> _AttemptError:
+        if isinstance(error, openai.APIStatusError):
+            text = self._clean(error.response.text)[:500]
+            message = f"HTTP {error.status_code}: {' '.join(text.split())}"
+            return _AttemptError(_kind(error.status_code, text), message, _retry_after(error.response), error.status_code)
+        if isinstance(error, openai.APITimeoutError):
+            return _AttemptError("busy", f"no reply within {self.config.timeout_s:g} s")
+        return _AttemptError("busy", self._clean(f"no connection: {error.__cause__ or error}"))
+
+    def _clean(self, text: str) -> str:
+        return text.replace(self._key, "[key]") if self._key else text
+
+    def _wait(self, error: _AttemptError, number: int) -> float:
+        """Seconds to the next attempt: what the server asked for, else 1, 2, 4 … × backoff_s, less up to half of it."""
+        if error.wait_s is not None:
+            return error.wait_s
+        return min(self.config.backoff_s * 2 ** (number - 1), MAX_BACKOFF_S) * random.uniform(0.5, 1.0)
+
+    def _give_up(self, request: Request, error: _AttemptError, number: int) -> None:
+        """Marks the request as failed, or raises UsageError when the cause is not the request."""
+        if self._stopped:
+            return  # the run ends; the request stays planned
+        if error.kind in ("busy", "config") or (error.kind == "request" and not self._answered):
+            raise UsageError(f"{self._advice(error, number)} Nothing is lost: the same command goes on from here.")
+        self.journal.set_status(request.idx, FAILED)
+        self._failures.append(request.idx)
+        if len(self._failures) >= self.config.max_failures:
+            for idx in self._failures:
+                self.journal.set_status(idx, PLANNED)
+            raise UsageError(
+                f"{len(self._failures)} requests one after the other failed at {self.base_url}; the last: {error}. "
+                "Check that teacher.base_url is an OpenAI-compatible endpoint (it usually ends in /v1). "
+                "The same command asks them again."
+            )
+
+    def _advice(self, error: _AttemptError, number: int) -> str:
+        config = self.config
+        came = f"teacher {self.base_url}: {error}"
+        if error.status in (401, 403):
+            state = "is set, but not accepted" if self._key else "is not set"
+            return f"{came}. The key is read from the environment variable {config.api_key_env}, which {state}."
+        if error.status == 404:
+            return f"{came}. Check teacher.base_url (it usually ends in /v1) and teacher.model={config.model!r}."
+        if error.kind == "busy":
+            hint = "lower teacher.max_in_flight" if error.status == 429 else "check that the server runs there"
+            return f"{came} (attempt {number}). Wait, or {hint} (teacher.base_url={config.base_url!r})."
+        return f"{came}. Check teacher.model={config.model!r}, max_tokens and the account."

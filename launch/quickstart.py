@@ -1,0 +1,193 @@
+"""The whole path in one command: synthetic data, base model, continued pre-training, instruction tuning, export, report.
+
+    launch/quickstart.sh --workdir=DIR                                    # everything made here, CPU, no weights downloaded
+    launch/quickstart.sh --workdir=DIR --base=Qwen/... --teacher_url=https://... --teacher_model=NAME
+
+Leaves DIR/data (shards), DIR/run (run directory), DIR/export/{merged,peft} and DIR/report.json. The same command again continues
+where it stopped. Exit code 1: it ran, but what came out is below the bars of `BARS`.
+"""
+
+import dataclasses
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from launch import app
+
+WORKDIR = flags.DEFINE_string("workdir", "runs/quickstart", "where everything goes")
+BASE = flags.DEFINE_string("base", None, "a Hugging Face directory or hub id instead of the tiny base trained here")
+TEACHER_URL = flags.DEFINE_string("teacher_url", None, "an OpenAI-compatible endpoint instead of the offline teacher")
+TEACHER_MODEL = flags.DEFINE_string("teacher_model", None, "the model's name there")
+NO_VERIFY = flags.DEFINE_bool("no_verify", False, "do not load the exports with transformers and PEFT: no torch needed")
+QUICK = flags.DEFINE_bool("quick", False, "a minute's version for tests: less data, fewer steps, no quality bars")
+
+VOCAB_SIZE = 2048
+CLOSED_TASKS = ("classification", "sentiment")
+PROMPTS = 100  # held-out prompts that are answered
+SHOWN = "ذیل کا جملہ کس زمرے میں آتا ہے؟"
+"""Least (or, for falls, smallest) values of a sound run on the defaults. Measured, then set: see tests/benchmarks."""
+BARS = {"cpt_fall": 0.05, "sft_fall": 0.30, "stop_rate": 0.90, "script_purity": 0.95, "closed_exact": 0.60}
+
+
+def main(argv: list[str]) -> None:
+    if (TEACHER_URL.value is None) != (TEACHER_MODEL.value is None):
+        raise app.UsageError("--teacher_url and --teacher_model belong together")
+    started = time.monotonic()
+    root = Path(WORKDIR.value).resolve()
+    paths = {name: str(root / name) for name in ("data", "text", "base_run", "base", "cpt", "run", "export/merged", "export/peft")}
+    if BASE.value:
+        from alif_jax.hf import resolve_model
+
+        paths["base"] = resolve_model(BASE.value)
+    make_data(root, paths)
+    if not BASE.value:
+        make_base(paths)
+    train("cpt", paths["cpt"], {"model.path": paths["base"], "data.path": paths["data"]})
+    train("sft", paths["run"], {"model.path": paths["base"], "data.path": paths["data"], "model.init_from": paths["cpt"]})
+    for form in ("merged", "peft"):
+        step(f"export {form}", Path(paths[f"export/{form}"]), ["export", f"--workdir={paths['run']}", f"--format={form}",
+             f"--output={paths[f'export/{form}']}"])  # fmt: skip
+    report = measure(paths)
+    report["seconds"] = time.monotonic() - started
+    (root / "report.json").write_text(json.dumps(report, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    print(screen(report, root))
+    if report["missed"]:
+        sys.exit(1)
+
+
+def part(name: str) -> str:
+    return f"--config=configs/tiny.py:{name}" + (",quick" if QUICK.value else "")
+
+
+def step(title: str, done: Path | None, command: list[str]) -> None:
+    """Runs one entry point as a command of its own; skipped where its result is there."""
+    if done and done.exists():
+        print(f"\n== {title}: done before ({done})", flush=True)
+        return
+    print(f"\n== {title}\n   python launch/{command[0]}.py {' '.join(command[1:])}", flush=True)
+    status = subprocess.run([sys.executable, str(app.ROOT / "launch" / f"{command[0]}.py"), *command[1:]], cwd=app.ROOT).returncode
+    if status:
+        print(f"error: {title} ended with exit code {status}; the same quickstart command continues from here", file=sys.stderr)
+        sys.exit(status)
+
+
+def make_data(root: Path, paths: dict[str, str]) -> None:
+    command = ["self_instruct", part("data"), f"--workdir={root}"]
+    if TEACHER_URL.value:
+        command += [f"--config.teacher.base_url={TEACHER_URL.value}", f"--config.teacher.model={TEACHER_MODEL.value}"]
+    step("instruction data", root / "data" / "manifest.json", command)
+
+
+def make_base(paths: dict[str, str]) -> None:
+    """A tokenizer and a tiny model trained on the Urdu text that data_gen ships, exported as a Hugging Face directory."""
+    from alif_jax.tiny_base import make_tiny_base
+    from data_gen.text import text_records, write_text_shards
+
+    initial = paths["base_run"] + "_init"
+    if not Path(initial, "config.json").exists():
+        make_tiny_base(initial, (record.text for record in text_records("ur")), vocab_size=VOCAB_SIZE)
+    if not Path(paths["text"], "manifest.json").exists():
+        write_text_shards(paths["text"], "ur")
+    train("base", paths["base_run"], {"model.path": initial, "data.path": paths["text"]})
+    step("base model", Path(paths["base"]), ["export", f"--workdir={paths['base_run']}", f"--output={paths['base']}"])
+
+
+def train(name: str, workdir: str, values: dict[str, str]) -> None:
+    overrides = [f"--config.{key}={value}" for key, value in values.items()]
+    if BASE.value and name == "sft":
+        overrides.append(f"--config.data.template={chat_template(values['model.path'])}")
+    step(f"train: {name}", None, ["train", part(name), f"--workdir={workdir}", "--resume", *overrides])
+
+
+def chat_template(base: str) -> str:
+    """A real base's own template; Alpaca's, in plain text, for one without."""
+    from alif_jax.tokenizer import load_tokenizer
+
+    return "" if load_tokenizer(base).template else "alpaca"
+
+
+def measure(paths: dict[str, str]) -> dict[str, Any]:
+    """Everything in the report: data counts, held-out loss after each stage, answers to held-out prompts, the exports' verdict."""
+    from alif_jax.data.tfrecord import read_manifest, read_records
+    from alif_jax.evaluate import evaluate_loss
+    from alif_jax.generate import generate
+    from alif_jax.load import load_model
+    from alif_jax.sharding import MeshConfig, make_mesh
+    from data_gen.urdu import script_share
+
+    print("\n== measure", flush=True)
+    mesh = make_mesh(MeshConfig())
+    template = "turns" if not BASE.value else chat_template(paths["base"])
+    losses = {}
+    for name in ("base", "cpt", "run"):
+        loaded = load_model(paths[name], mesh)
+        losses[name] = evaluate_loss(loaded, paths["data"], sequence_length=1024, template=template)["loss"]
+    chosen = list(read_records(paths["data"], "heldout"))[:PROMPTS]
+    prompts = [record.messages[0]["content"] for record in chosen if record.messages]
+    answers = generate(loaded, prompts, max_new_tokens=160, batch_size=32)
+    expected = [record.messages[1]["content"] for record in chosen if record.messages]
+    urdu = [a.text for a, r in zip(answers, chosen, strict=True) if r.language == "ur" and a.text.strip()]
+    closed = [(a.text.strip() == e.strip()) for a, e, r in zip(answers, expected, chosen, strict=True) if r.task in CLOSED_TASKS]
+    rejected = [json.loads(line)["reason"] for line in Path(paths["data"]).with_name("rejected.jsonl").open(encoding="utf-8")]
+    report: dict[str, Any] = {
+        "counts": read_manifest(paths["data"])["counts"],
+        "rejected": {reason: rejected.count(reason) for reason in sorted(set(rejected))},
+        "heldout_loss": losses,
+        "cpt_fall": 1 - losses["cpt"] / losses["base"],
+        "sft_fall": 1 - losses["run"] / losses["cpt"],
+        "prompts": len(answers),
+        "stop_rate": sum(a.finish_reason == "stop" for a in answers) / len(answers),
+        "script_purity": sum(map(script_share, urdu)) / max(len(urdu), 1),
+        "closed_exact": sum(closed) / max(len(closed), 1),
+        "closed_prompts": len(closed),
+        "example": dataclasses.asdict(answers[0]) | {"expected": expected[0]},
+        "exports": {form: paths[f"export/{form}"] for form in ("merged", "peft")},
+        "verify": "skipped (--no_verify)",
+    }
+    report["missed"] = [] if QUICK.value or BASE.value else [name for name, bar in BARS.items() if report[name] < bar]
+    if not NO_VERIFY.value:
+        from alif_jax.verify import verify_exports
+
+        shown = answers[:8]
+        problems = verify_exports(paths["export/merged"], paths["export/peft"], paths["base"], shown, max_new_tokens=160)
+        report["verify"] = problems
+        report["missed"] += [f"{loader}: {problem}" for loader, found in problems.items() for problem in found]
+    return report
+
+
+def screen(report: dict[str, Any], root: Path) -> str:
+    loss = report["heldout_loss"]
+    train_counts = report["counts"]["train"]
+    verdict = report["verify"]
+    if isinstance(verdict, dict):
+        verdict = ", ".join(f"{loader}: {'DIFFERS' if found else 'same greedy tokens as JAX'}" for loader, found in verdict.items())
+    lines = [
+        "",
+        "=" * 100,
+        f"data        {train_counts['records']} training items, {report['counts']['heldout']['records']} held out; rejected "
+        + ", ".join(f"{count} {reason}" for reason, count in report["rejected"].items()),
+        f"loss        held-out items: base {loss['base']:.3f} → continued pre-training {loss['cpt']:.3f} "
+        f"(−{report['cpt_fall']:.0%}) → instruction tuning {loss['run']:.3f} (−{report['sft_fall']:.0%})",
+        f"answers     {report['prompts']} held-out prompts: {report['stop_rate']:.0%} end with the turn token, script purity "
+        f"{report['script_purity']:.1%}, closed tasks {report['closed_exact']:.0%} exact of {report['closed_prompts']}",
+        f"prompt      {report['example']['prompt']}",
+        f"answer      {report['example']['text']}",
+        f"exports     {report['exports']['merged']}, {report['exports']['peft']}",
+        f"loaded by   {verdict}",
+        f"time        {report['seconds'] / 60:.1f} minutes",
+    ]
+    if report["missed"]:
+        lines.append(f"FAILED      {', '.join(report['missed'])}; the bars: {BARS}")
+    else:
+        lines.append(f"next        python launch/generate.py --model={root}/run --prompt='...'")
+    return "\n".join([*lines, "=" * 100])
+
+
+if __name__ == "__main__":
+    app.run(main)

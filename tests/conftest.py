@@ -1,0 +1,61 @@
+"""Settings of every test: 8 pretended CPU devices, no hub, and no network beyond this machine.
+
+They are made here, before any test imports JAX, so that a bare `pytest` runs under the same ones as launch/test.sh.
+"""
+
+import ipaddress
+import os
+import socket
+import tempfile
+from typing import Any
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
+# Most of the suite's time is compiling the same tiny programs; workers and child processes share what one has compiled.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="alif-test-cache-"))
+os.environ.setdefault("JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+
+
+class NetworkBlocked(RuntimeError):
+    """A test reached for the network. Not an OSError, which a client may take for an outage and try again."""
+
+
+def _check(host: Any) -> None:
+    if isinstance(host, bytes):
+        host = host.decode()
+    if host in (None, "", "localhost"):
+        return
+    try:
+        local = ipaddress.ip_address(host).is_loopback or host in ("0.0.0.0", "::")
+    except ValueError:
+        local = False
+    if not local:
+        raise NetworkBlocked(f"a test reached for {host!r}: tests run without network, 127.0.0.1 apart")
+
+
+def _guard(name: str) -> None:
+    original = getattr(socket.socket, name)
+
+    def guarded(self: socket.socket, address: Any) -> Any:
+        if self.family in (socket.AF_INET, socket.AF_INET6):
+            _check(address[0])
+        return original(self, address)
+
+    setattr(socket.socket, name, guarded)
+
+
+def _guard_names() -> None:
+    original = socket.getaddrinfo
+
+    def guarded(host: Any, *args: Any, **kwargs: Any) -> Any:
+        _check(host)
+        return original(host, *args, **kwargs)
+
+    socket.getaddrinfo = guarded
+
+
+_guard("connect")
+_guard("connect_ex")
+_guard_names()

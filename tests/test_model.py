@@ -1,0 +1,233 @@
+"""The forward pass against transformers on random models, and what the model promises by itself: causality, remat, errors."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+from alif_jax import UsageError
+from alif_jax.lora import LoraConfig
+from alif_jax.loss import token_losses
+from alif_jax.model import Cache, ModelConfig, Params, RopeScaling, Skeleton, empty_cache, rope_frequencies, skeleton
+from tests import tiny
+
+NOTHING = LoraConfig(rank=0, target_modules=())
+LLAMA31 = {"rope_parameters": {"rope_theta": 500_000.0, **tiny.LLAMA31_ROPE}, "max_position_embeddings": 131_072}
+
+
+@partial(jax.jit, static_argnames="model")
+def _logits(params: Params, tokens: jax.Array, positions: jax.Array, segments: jax.Array, *, model: Skeleton) -> jax.Array:
+    llama = model.model(params)
+    return llama.logits(llama(tokens, positions_BL=positions, segment_ids_BL=segments)[0])
+
+
+def ours(
+    model: Skeleton, params: Params, tokens: np.ndarray, positions: np.ndarray | None = None, segments: np.ndarray | None = None
+) -> np.ndarray:
+    """Logits; without positions and segments each row is one segment."""
+    at = np.broadcast_to(np.arange(tokens.shape[1], dtype=np.int32), tokens.shape)
+    positions, segments = at if positions is None else positions, np.ones_like(tokens) if segments is None else segments
+    return np.asarray(_logits(params, *map(jnp.asarray, (tokens, positions, segments)), model=model))
+
+
+def theirs(model: Any, tokens: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        return model(torch.tensor(tokens)).logits.numpy()
+
+
+def random_tokens(rows: int, length: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, tiny.VOCAB, (rows, length)).astype(np.int32)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({}, id="grouped queries, head_dim apart"),
+        pytest.param({"tie_word_embeddings": True, "num_key_value_heads": 1}, id="tied, one key head"),
+        pytest.param({"num_key_value_heads": 4, "head_dim": None, "rms_norm_eps": 1e-2}, id="a key head a query head"),
+        pytest.param(LLAMA31 | {"num_hidden_layers": 3}, id="llama 3.1 rope"),
+    ],
+)
+def test_logits_are_transformers(changes: dict[str, Any]) -> None:
+    reference = tiny.hf_model(tiny.hf_config(**changes))
+    config = ModelConfig.from_hf(reference.config.to_dict())
+    model = skeleton(config, NOTHING)
+    assert ("lm_head.kernel" in model.shapes) is not config.tie_word_embeddings
+    tokens = random_tokens(2, 260)
+    expected = theirs(reference, tokens)
+    assert expected.std() > 1  # or this test could not fail
+    np.testing.assert_allclose(ours(model, tiny.params_of(reference, model), tokens), expected, rtol=0, atol=1e-4)
+
+
+def test_logits_are_transformers_over_8192_positions() -> None:
+    changes = LLAMA31 | {"num_attention_heads": 1, "num_key_value_heads": 1, "num_hidden_layers": 1}
+    reference = tiny.hf_model(tiny.hf_config(**changes, attn_implementation="sdpa"))
+    model = skeleton(ModelConfig.from_hf(reference.config.to_dict()), NOTHING)
+    tokens = random_tokens(1, 8_260)
+    expected = theirs(reference, tokens)
+    assert expected.std() > 1
+    np.testing.assert_allclose(ours(model, tiny.params_of(reference, model), tokens), expected, rtol=0, atol=1e-4)
+
+
+def test_rope_frequencies_are_transformers_for_llama_31_8b() -> None:
+    config = tiny.hf_config(hidden_size=4096, num_attention_heads=32, num_key_value_heads=8, head_dim=128, **LLAMA31)
+    expected, factor = ROPE_INIT_FUNCTIONS["llama3"](config, "cpu")
+    assert factor == 1
+    # To the last bit but one: times position 8,192 each ulp is 5e-4 rad, and shows in the logits.
+    np.testing.assert_array_max_ulp(rope_frequencies(ModelConfig.from_hf(config.to_dict())), expected.numpy(), maxulp=1)
+
+
+def test_bfloat16_is_near_float32() -> None:
+    """The base as it is stored in bf16: computed in bf16 here, in fp32 there."""
+    reference = tiny.hf_model(tiny.hf_config(initializer_range=0.1)).bfloat16().float()
+    model = skeleton(ModelConfig.from_hf(reference.config.to_dict()), NOTHING, dtype=jnp.bfloat16, param_dtype=jnp.bfloat16)
+    params = tiny.params_of(reference, model)
+    assert {values.dtype for values in params.values()} == {jnp.dtype(jnp.bfloat16)}
+    tokens = random_tokens(2, 260)
+    expected, got = theirs(reference, tokens), ours(model, params, tokens)
+    assert got.dtype == np.float32 and expected.std() > 0.5
+    logp, logq = (np.asarray(jax.nn.log_softmax(logits)) for logits in (expected, got))
+    divergence = (np.exp(logp) * (logp - logq)).sum(-1)
+    assert 0 < divergence.mean() <= 1e-3
+    first, second = np.sort(expected, axis=-1)[..., -1], np.sort(expected, axis=-1)[..., -2]
+    sure = first - second > 0.05
+    assert sure.mean() > 0.5
+    assert (got.argmax(-1) == expected.argmax(-1))[sure].all()
+
+
+@pytest.fixture(scope="module")
+def small() -> tuple[ModelConfig, Skeleton, Params]:
+    config = tiny.model_config()
+    model = skeleton(config, NOTHING)
+    return config, model, tiny.new_params(config, model)
+
+
+def test_no_token_sees_a_later_one(small: tuple[ModelConfig, Skeleton, Params]) -> None:
+    _, model, params = small
+    tokens = random_tokens(1, 24)
+    changed = tokens.copy()
+    changed[0, 10] = (tokens[0, 10] + 1) % tiny.VOCAB
+    before, after = ours(model, params, tokens)[0], ours(model, params, changed)[0]
+    np.testing.assert_array_equal(before[:10], after[:10])
+    assert (np.abs(before - after)[10:].max(axis=-1) > 1e-3).all()
+
+
+def test_segments_of_a_row_are_as_if_alone(small: tuple[ModelConfig, Skeleton, Params]) -> None:
+    _, model, params = small
+    tokens, at = random_tokens(1, 24), np.arange(24, dtype=np.int32)
+    segments = np.repeat([1, 2, 0], [9, 13, 2]).astype(np.int32)[None]
+    positions = np.concatenate([at[:9], at[:13], at[:2]])[None]
+    packed = ours(model, params, tokens, positions, segments)
+    assert np.isfinite(packed).all()
+    for start, end in ((0, 9), (9, 22)):
+        alone = np.roll(tokens, -start, axis=1)  # what follows the segment is not seen by it
+        np.testing.assert_allclose(packed[:, start:end], ours(model, params, alone)[:, : end - start], rtol=0, atol=1e-5)
+
+
+def test_a_cache_filled_in_two_parts_changes_nothing(small: tuple[ModelConfig, Skeleton, Params]) -> None:
+    config, model, params = small
+    tokens, positions, ones = random_tokens(1, 24), jnp.arange(24)[None], jnp.ones((1, 24), jnp.int32)
+
+    @jax.jit
+    def in_two_parts(params: Params, tokens: jax.Array) -> tuple[jax.Array, Cache | None]:
+        llama, parts = model.model(params), []
+        cache: Cache | None = empty_cache(config, 1, 32, jnp.float32)
+        for part in (slice(0, 13), slice(13, 24)):
+            rows = {"positions_BL": positions[:, part], "segment_ids_BL": ones[:, part]}
+            hidden, cache = llama(tokens[:, part], **rows, cache=cache, cache_index=part.start)
+            parts.append(llama.logits(hidden))
+        return jnp.concatenate(parts, axis=1), cache
+
+    logits, cache = in_two_parts(params, jnp.asarray(tokens))
+    np.testing.assert_allclose(logits, ours(model, params, tokens), rtol=0, atol=1e-5)
+    assert cache is not None
+    assert cache["segments"][0].tolist() == [1] * 24 + [0] * 8
+
+
+def test_remat_changes_memory_and_nothing_else(small: tuple[ModelConfig, Skeleton, Params]) -> None:
+    config, plain, params = small
+    batch = {name: array[0] for name, array in tiny.random_batch(rows=2, length=16).items()}
+
+    def loss(params: Params, model: Skeleton) -> jax.Array:
+        llama = model.model(params)
+        hidden, _ = llama(batch["tokens"], positions_BL=batch["positions"], segment_ids_BL=batch["segment_ids"])
+        return jnp.sum(token_losses(llama.logits, hidden, batch["targets"], chunk=16) * batch["loss_mask"])
+
+    def checkpoints(model: Skeleton) -> int:
+        return str(jax.make_jaxpr(partial(loss, model=model))(params)).count("remat")
+
+    remat = skeleton(config, NOTHING, remat="full")
+    assert checkpoints(remat) == checkpoints(plain) + 1  # the loss has one of its own
+    run = jax.jit(jax.value_and_grad(loss), static_argnames="model")
+    (expected, gradients), (got, gradients_remat) = run(params, model=plain), run(params, model=remat)
+    np.testing.assert_allclose(got, expected, rtol=1e-6)
+    for name, gradient in gradients.items():
+        assert np.linalg.norm(gradient) > 0, name
+        assert np.linalg.norm(gradients_remat[name] - gradient) <= 1e-5 * np.linalg.norm(gradient), name
+
+
+# --- config.json
+
+
+OLD_FORM = {
+    "model_type": "llama", "vocab_size": 128_256, "hidden_size": 4096, "intermediate_size": 14_336, "num_hidden_layers": 32,
+    "num_attention_heads": 32, "num_key_value_heads": 8, "rms_norm_eps": 1e-5, "hidden_act": "silu", "attention_bias": False,
+    "max_position_embeddings": 131_072, "tie_word_embeddings": False, "initializer_range": 0.02,
+    "rope_theta": 500_000.0, "rope_scaling": tiny.LLAMA31_ROPE, "torch_dtype": "bfloat16",
+}  # fmt: skip
+
+
+def without(*keys: str, **changes: Any) -> dict[str, Any]:
+    return {key: value for key, value in OLD_FORM.items() if key not in keys} | changes
+
+
+def test_both_forms_of_config_give_llama_31_8b() -> None:
+    expected = ModelConfig(
+        vocab_size=128_256, hidden_size=4096, intermediate_size=14_336, num_hidden_layers=32, num_attention_heads=32,
+        num_key_value_heads=8, head_dim=128, rms_norm_eps=1e-5, rope_theta=500_000.0, tie_word_embeddings=False,
+        initializer_range=0.02,
+        rope_scaling=RopeScaling(
+            factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=8192
+        ),
+    )  # fmt: skip
+    new_form = without("rope_theta", "rope_scaling", rope_parameters={"rope_theta": 500_000.0, **tiny.LLAMA31_ROPE})
+    older_scaling = {"type" if key == "rope_type" else key: value for key, value in tiny.LLAMA31_ROPE.items()}
+    assert ModelConfig.from_hf(OLD_FORM) == expected
+    assert ModelConfig.from_hf(new_form) == expected
+    assert ModelConfig.from_hf(without(rope_scaling=older_scaling)) == expected
+
+
+def test_what_old_configs_leave_out() -> None:
+    config = ModelConfig.from_hf(without("num_key_value_heads", "tie_word_embeddings", rope_theta=10_000, rope_scaling=None))
+    assert (config.num_key_value_heads, config.head_dim) == (32, 128)
+    assert (config.rope_theta, config.rope_scaling, config.tie_word_embeddings) == (10_000.0, None, False)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (without(model_type="qwen2"), "model_type='qwen2' is not implemented; implemented: 'llama'"),
+        (without("model_type"), "model_type=None is not implemented"),
+        (without(hidden_act="gelu"), "hidden_act='gelu' is not implemented; implemented: 'silu'"),
+        (without(attention_bias=True), "attention_bias=True is not implemented"),
+        (without(mlp_bias=True), "mlp_bias=True is not implemented"),
+        (without(rope_scaling={"rope_type": "yarn", "factor": 4.0}), "rope_type='yarn' is not implemented"),
+        (without(rope_scaling={"type": "linear", "factor": 4.0}), "rope_type='linear' is not implemented"),
+        (without("rope_theta"), "neither rope_theta nor rope_parameters.rope_theta"),
+        (without("hidden_size", "rms_norm_eps"), "missing: hidden_size, rms_norm_eps"),
+        (without(rope_scaling={"rope_type": "llama3", "factor": 8.0}), "low_freq_factor"),
+    ],
+)
+def test_config_errors_name_the_key(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        ModelConfig.from_hf(config)
+
+
+def test_unknown_remat() -> None:
+    with pytest.raises(UsageError, match="remat='some' is not one of none, full"):
+        skeleton(tiny.model_config(), NOTHING, remat="some")

@@ -1,0 +1,231 @@
+"""The offline teacher: its protocol as an OpenAI client sees it, its truth file, its grammars' variety and sums."""
+
+import hashlib
+import http.client
+import json
+import random
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from data_gen import UsageError
+from data_gen.dedup import RougePool
+from data_gen.filters import offered_labels
+from data_gen.offline_grammar import MAKERS, Item, make_item
+from data_gen.offline_teacher import MODEL, complete, serve, write_items
+from data_gen.urdu import script_share
+
+ROOT = Path(__file__).parent.parent / "data_gen"
+EQUATION = re.compile(r"^(\d+) ([-+×÷]) (\d+) = (\d+)$")
+
+
+def ask(task: str = "sentiment", count: int = 5, **more: Any) -> dict[str, Any]:
+    prompt = (ROOT / "tasks" / task / "prompt.txt").read_text(encoding="utf-8").format(count=count)
+    messages = [{"role": "system", "content": "s"}, {"role": "user", "content": prompt}]
+    return {"model": MODEL, "messages": messages, **more}
+
+
+def encode(request: dict[str, Any]) -> bytes:
+    return json.dumps(request, ensure_ascii=False).encode()
+
+
+def truth_of(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """(item lines, requests answered) of a truth file."""
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [row for row in rows if "item" in row], [row["request"] for row in rows if row.get("answered")]
+
+
+def arithmetic_is_right(output: str) -> bool:
+    """Every equation holds and the answer is the last one's value; answers without equations (puzzles) pass."""
+    *steps, last = output.splitlines()
+    matches = [EQUATION.match(step) for step in steps]
+    if not any(matches):
+        return True
+    for match in matches:
+        assert match is not None, output
+        a, b, value = int(match[1]), int(match[3]), int(match[4])
+        if {"+": a + b, "-": a - b, "×": a * b, "÷": a / b}[match[2]] != value:
+            return False
+    return re.findall(r"\d+", last) == [matches[-1][4]]  # type: ignore[index]
+
+
+def test_an_openai_client_gets_a_completion_and_the_truth_file_says_what_was_sent(tmp_path: Path) -> None:
+    truth = tmp_path / "truth.jsonl"
+    with serve(seed=1, fault_rate=0.2, truth_file=str(truth)) as server:
+        client = openai.OpenAI(base_url=server.base_url, api_key="any", max_retries=0)
+        assert [model.id for model in client.models.list()] == [MODEL]
+        reply = client.chat.completions.create(**ask(count=30), temperature=1.0, seed=3)
+        again = client.chat.completions.create(**ask(count=30), temperature=1.0, seed=3)
+        other = client.chat.completions.create(**ask(count=30), temperature=1.0, seed=4)
+    assert reply == again and reply.choices[0].message.content != other.choices[0].message.content
+    text, usage = reply.choices[0].message.content, reply.usage
+    assert text is not None and usage is not None
+    assert reply.object == "chat.completion" and reply.model == MODEL and reply.choices[0].finish_reason == "stop"
+    assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens > 1000
+    items, answered = truth_of(truth)
+    first = [row for row in items if row["request"] == answered[0]][:30]
+    assert [row["item"] for row in first] == list(range(30)) and {row["task"] for row in first} == {"sentiment"}
+    blocks = text.split("###\n")[1:]
+    assert len(blocks) == 30
+    for block, row in zip(blocks, first, strict=True):
+        assert block.startswith(f"Instruction: {row['instruction']}\nInput: <noinput>")
+        assert block.rstrip("\n").endswith(f"\nOutput: {row['output']}" if row["output"] is not None else "<noinput>")
+    assert Counter(answered) == {answered[0]: 2, answered[2]: 1}
+
+
+def test_a_reply_is_a_function_of_body_and_server_seed() -> None:
+    body = encode(ask("ethics"))
+    assert complete(body, seed=0, fault_rate=0.1) == complete(body, seed=0, fault_rate=0.1)
+    replies = [complete(b, seed=seed, fault_rate=0.1)[0] for b in (body, body + b" ") for seed in (0, 1)]
+    assert len({reply["choices"][0]["message"]["content"] for reply in replies}) == 4
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "key", "status"),
+    [
+        ("/chat/completions", b"{not json", "k", 400),
+        ("/chat/completions", b"[]", "k", 400),
+        ("/chat/completions", encode({"model": MODEL, "messages": "hello"}), "k", 400),
+        ("/chat/completions", encode({"model": MODEL, "messages": [{"role": "user", "content": "hello"}]}), "k", 400),
+        ("/chat/completions", encode(ask(max_tokens=0)), "k", 400),
+        ("/chat/completions", encode(ask(count=100_000)), "k", 400),
+        ("/chat/completions", encode({**ask(), "model": "gpt"}), "k", 404),
+        ("/completions", encode(ask()), "k", 404),
+        ("/chat/completions", encode(ask()), "wrong", 401),
+        ("/chat/completions", encode(ask()), None, 401),
+        ("/chat/completions", encode(ask()), "k", 200),
+    ],
+)
+def test_what_a_real_endpoint_refuses_is_refused(path: str, body: bytes, key: str | None, status: int) -> None:
+    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+    with serve(seed=0, fault_rate=0.0, api_key="k") as server:
+        connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=5)
+        connection.request("POST", f"/v1{path}", body, headers)
+        reply = connection.getresponse()
+        error = json.loads(reply.read()).get("error")
+        assert reply.status == status and (error is None) == (status == 200)
+        assert error is None or (error["message"] and set(error) == {"message", "type", "param", "code"})
+        used = connection.sock
+        connection.request("GET", "/v1/models", headers={"Authorization": "Bearer k"})
+        assert connection.getresponse().status == 200
+        assert connection.sock is used is not None  # the connection stayed open
+        connection.close()
+
+
+def test_max_tokens_cuts_the_reply(tmp_path: Path) -> None:
+    whole, all_items = complete(encode(ask("generation", 20)), seed=0, fault_rate=0.0)
+    cut, items = complete(encode(ask("generation", 20, max_tokens=400)), seed=0, fault_rate=0.0)
+    assert cut["choices"][0]["finish_reason"] == "length" and whole["choices"][0]["finish_reason"] == "stop"
+    assert 395 <= cut["usage"]["completion_tokens"] <= 400
+    text = cut["choices"][0]["message"]["content"]
+    assert text.count("###\n") == len(items) < len(all_items) and len(text.encode()) <= 1200
+    assert [item.shape for item in items] == ["whole"] * (len(items) - 1) + ["cut"]
+
+
+def test_errors_of_use() -> None:
+    with pytest.raises(UsageError, match="fault_rate is 3"):
+        serve(seed=0, fault_rate=3)
+    with serve(seed=0, fault_rate=0.0) as server, pytest.raises(UsageError, match="choose another"):
+        serve(server.server_port, seed=0, fault_rate=0.0)
+
+
+def test_a_client_that_hung_up_counts_as_not_answered(tmp_path: Path) -> None:
+    truth = tmp_path / "truth.jsonl"
+    with serve(seed=0, fault_rate=0.0, latency_s=0.3, truth_file=str(truth)) as server:
+        for task, patience_s in (("sentiment", 0.1), ("ethics", 5)):
+            connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=patience_s)
+            connection.request("POST", "/v1/chat/completions", encode(ask(task)))
+            if task == "ethics":  # answered when the first one's wait is over
+                assert connection.getresponse().status == 200
+            else:
+                with pytest.raises(TimeoutError):
+                    connection.getresponse()
+            connection.close()
+    assert truth_of(truth)[1] == [hashlib.sha256(encode(ask("ethics"))).hexdigest()]
+
+
+@pytest.mark.parametrize("task", MAKERS)
+def test_faults_come_at_their_rate_and_are_what_the_truth_says(task: str) -> None:
+    count, rate = 2000, 0.2
+    sent = [item for item in write_items(task, count, random.Random(7), rate)]
+    assert len(sent) == count
+    own = [item for item in sent if item.shape == "whole"]
+    faulty = [item for item in own if item.fault]
+    deviation = (rate * (1 - rate) / len(own)) ** 0.5
+    assert abs(len(faulty) / len(own) - rate) < 4 * deviation
+    for shape in ("duplicate", "malformed"):
+        assert 0.02 < sum(item.shape == shape for item in sent) / count < 0.06
+    kinds = {
+        "generation": {"wrong_language"}, "question_answering": {"wrong_language"},
+        "reasoning": {"wrong_sum", "wrong_language"}, "ethics": {"unsafe_advice", "wrong_language"},
+        "translation": {"mistranslation", "wrong_language"},
+        "classification": {"label_outside"}, "sentiment": {"label_outside"},
+    }[task]  # fmt: skip
+    assert {item.fault for item in faulty} == kinds
+    for item in own:
+        output = item.output or ""
+        if task == "reasoning" and item.fault in (None, "wrong_sum"):
+            assert arithmetic_is_right(output) == (item.fault is None), output
+        if task in ("classification", "sentiment"):
+            assert (output in offered_labels(item.instruction)) == (item.fault is None)
+        if item.right is not None and item.fault is None:
+            assert item.right in output
+        if task in ("classification", "sentiment", "translation") and item.fault:
+            assert output != item.right
+
+
+def test_without_a_fault_rate_everything_is_right_and_whole() -> None:
+    for task in MAKERS:
+        assert {(item.fault, item.shape) for item in write_items(task, 300, random.Random(0), 0.0)} == {(None, "whole")}
+
+
+def made(task: str, count: int, seed: int) -> list[Item]:
+    rng = random.Random(f"{task} {seed}")
+    return [make_item(task, rng) for _ in range(count)]
+
+
+@pytest.mark.parametrize("task", MAKERS)
+def test_items_are_short_urdu_and_in_the_right_letters(task: str) -> None:
+    limit = {"generation": 50}.get(task, 25)
+    for item in made(task, 500, 1):
+        assert len(item.output.split()) <= limit, item.output
+        text = item.instruction + item.output
+        assert not re.search("[\u0643\u0647\u0649\u064a\u0629\u06d5\u0660-\u0669\u06f0-\u06f9]", text), text
+        assert "  " not in text and not re.search(r"[{}|]| [۔،؟]", text), text
+        if task != "translation":
+            assert script_share(text) == 1.0, text
+
+
+def test_right_arithmetic_follows_from_the_question() -> None:
+    """The numbers of the equations stand in the instruction (or are results of earlier lines)."""
+    for item in made("reasoning", 1000, 2):
+        assert arithmetic_is_right(item.output)
+        known = set(re.findall(r"\d+", item.instruction))
+        for line in item.output.splitlines()[:-1]:
+            if match := EQUATION.match(line):
+                assert {match[1], match[3]} <= known, (item.instruction, item.output)
+                known.add(match[4])
+
+
+@pytest.mark.parametrize("task", MAKERS)
+def test_most_of_the_first_300_of_a_task_survive_the_novelty_filter(task: str) -> None:
+    pool = RougePool()
+    matches = pool.admit([(str(k), item.instruction) for k, item in enumerate(made(task, 300, 3))], 300)
+    assert sum(match.accepted for match in matches) >= 0.6 * 300
+
+
+def test_most_of_the_first_1500_of_all_tasks_survive_one_pool() -> None:
+    items = [item for task in MAKERS for item in made(task, 215, 4)][:1500]
+    matches = RougePool().admit([(str(k), item.instruction) for k, item in enumerate(items)], 1500)
+    assert sum(match.accepted for match in matches) >= 0.5 * len(matches)
+
+
+def test_both_labels_and_both_directions_are_balanced() -> None:
+    assert min(Counter(item.output for item in made("sentiment", 600, 5)).values()) > 150
+    assert len(Counter(item.output for item in made("classification", 600, 5))) == 6
+    into_english = sum(script_share(item.output, "Latin") > 0.5 for item in made("translation", 600, 5))
+    assert 240 < into_english < 360

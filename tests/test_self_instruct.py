@@ -1,0 +1,340 @@
+"""The recipe as a whole: the same data whatever the timing, kills included; nothing bought twice; held-out apart."""
+
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from data_gen import UsageError
+from data_gen.config import SelfInstructConfig, Targets
+from data_gen.journal import open_journal
+from data_gen.prompt import load_task
+from data_gen.self_instruct import Summary, run
+from data_gen.teacher import TeacherConfig
+from tests import plain_tfrecord
+from tests.local_teacher import Answer, LocalTeacher, block, completion
+
+ROOT = Path(__file__).resolve().parents[1]
+NONE = dict.fromkeys(asdict(Targets()), 0)
+
+
+def config(base_url: str, *, targets: dict[str, int], in_flight: int = 4, **more: object) -> SelfInstructConfig:
+    teacher = TeacherConfig(base_url=base_url, model="toy", max_in_flight=in_flight, backoff_s=0.01, max_attempts=3)
+    made = SelfInstructConfig(targets=Targets(**{**NONE, **targets}), teacher=teacher, pool_lag=8, items_per_request=5)
+    for name, value in more.items():
+        setattr(made, name, value)
+    return made
+
+
+def generate(workdir: Path, made: SelfInstructConfig) -> Summary:
+    return run(made, str(workdir), report=lambda line: None)
+
+
+def outcome(workdir: Path) -> dict[str, bytes]:
+    """Everything that must not depend on timing: the shards and the rejects, byte for byte."""
+    shards = sorted((workdir / "data").glob("*.tfrecord"))
+    return {path.name: path.read_bytes() for path in [*shards, workdir / "rejected.jsonl"]}
+
+
+MIX = {"generation": 40, "translation": 20, "sentiment": 30}
+
+
+def test_data_does_not_depend_on_timing_or_window(tmp_path: Path) -> None:
+    with LocalTeacher() as server:
+        summary = generate(tmp_path / "a", config(server.base_url, targets=MIX, in_flight=1))
+        assert set(server.asked.values()) == {1}
+        server.max_latency_s = 0.03
+        generate(tmp_path / "b", config(server.base_url, targets=MIX, in_flight=8))
+        assert set(server.asked.values()) == {2}, "the requests are the same ones"
+    assert outcome(tmp_path / "a") == outcome(tmp_path / "b")
+    assert {task: sides["train"] for task, sides in summary.accepted.items()} == MIX
+    assert {task: sides["heldout"] for task, sides in summary.accepted.items()} == {
+        "generation": 4, "translation": 2, "sentiment": 3,
+    }  # fmt: skip
+    manifest, splits = plain_tfrecord.directory(str(tmp_path / "a" / "data"))
+    assert manifest["counts"]["train"]["task"] == MIX
+    assert manifest["config"]["teacher"]["model"] == "toy"
+    rejects = [json.loads(line) for line in (tmp_path / "a" / "rejected.jsonl").read_text().splitlines()]
+    assert Counter(reject["reason"] for reject in rejects) == summary.rejected
+    assert {"wrong_language", "similar"} <= set(summary.rejected)
+    keys = {key for (key,) in query(tmp_path / "a", "SELECT key FROM request")}
+    assert {reject["request"] for reject in rejects} <= keys
+    assert {json.loads(features["meta"])["request"] for features in splits["train"]} <= keys
+
+
+def query(workdir: Path, sql: str) -> list[tuple]:
+    db = sqlite3.connect(workdir / "journal.sqlite")
+    try:
+        return db.execute(sql).fetchall()
+    finally:
+        db.close()
+
+
+def test_nothing_is_asked_on_suspicion(tmp_path: Path) -> None:
+    """With a window of 8 the targets are met without a heap of surplus items."""
+    with LocalTeacher(max_latency_s=0.01) as server:
+        summary = generate(tmp_path, config(server.base_url, targets={"generation": 60}, in_flight=8))
+    assert summary.rejected.get("target_reached", 0) < 10
+    assert summary.requests < 22
+
+
+def test_requests_learn_from_the_pool(tmp_path: Path) -> None:
+    with LocalTeacher() as server:
+        generate(tmp_path, config(server.base_url, targets={"generation": 80}))
+    rows = query(tmp_path, "SELECT idx, view, side, demos FROM request ORDER BY idx")
+    made = {f["id"] for f in plain_tfrecord.directory(str(tmp_path / "data"))[1]["train"]}
+    from_pool = [idx for idx, _, _, demos in rows if made & set(json.loads(demos))]
+    assert from_pool and min(from_pool) >= 8  # pool_lag
+    assert all(view >= idx - 8 and view < idx for idx, view, _, _ in rows if idx >= 8)
+
+
+def test_held_out_items_never_descend_from_a_training_seed(tmp_path: Path) -> None:
+    with LocalTeacher() as server:
+        generate(tmp_path, config(server.base_url, targets=MIX, heldout_share=0.4))
+    side_of = {
+        seed_id: side
+        for name in MIX
+        for side, seeds in load_task(name, heldout_share=0.4, seed=0).seeds.items()
+        for seed_id, _ in seeds
+    }
+    _, splits = plain_tfrecord.directory(str(tmp_path / "data"))
+    demos = {f["id"]: json.loads(f["meta"])["demos"] for split in splits.values() for f in split}
+    generations = 0
+    for side, records in splits.items():
+        for features in records:
+            todo, seen = list(demos[features["id"]]), set[str]()
+            while todo:
+                parent = todo.pop()
+                generations += parent in demos
+                if parent not in seen:
+                    seen.add(parent)
+                    todo += demos.get(parent, [])
+            assert {side_of[parent] for parent in seen if parent in side_of} == {side}
+    assert generations > 10, "some items descend from items"
+
+
+def test_a_finished_run_again_asks_nothing_and_larger_targets_go_on(tmp_path: Path) -> None:
+    with LocalTeacher() as server:
+        made = config(server.base_url, targets={"generation": 20})
+        generate(tmp_path, made)
+        before, asked = outcome(tmp_path), server.asked.total()
+        again = generate(tmp_path, made)
+        assert (server.asked.total(), outcome(tmp_path)) == (asked, before)
+        assert again.reused == again.requests == asked and again.ambiguous == 0
+        made.targets.generation, made.targets.sentiment = 40, 10
+        made.teacher.max_in_flight = 8
+        grown = generate(tmp_path, made).accepted
+        assert (grown["generation"]["train"], grown["sentiment"]["train"]) == (40, 10)
+        assert max(server.asked.values()) == 1
+
+
+def test_going_on_from_every_point_gives_the_same_data(tmp_path: Path) -> None:
+    """The journal cut after every second request, some of the last ones unanswered: a kill at any moment leaves such a one."""
+    rng = random.Random(0)
+    with LocalTeacher(wrong=0.5) as server:
+        made = config(server.base_url, targets={"generation": 20, "translation": 15}, pool_lag=16)
+        count = generate(tmp_path / "whole", made).requests
+        wanted = outcome(tmp_path / "whole")
+        for cut in range(count - 1, 0, -2):
+            workdir = tmp_path / str(cut)
+            workdir.mkdir()
+            db = sqlite3.connect(workdir / "journal.sqlite")
+            with sqlite3.connect(tmp_path / "whole" / "journal.sqlite") as whole:
+                whole.backup(db)
+            lost = [idx for idx in range(max(0, cut - 4), count) if idx >= cut or rng.random() < 0.5]
+            db.executemany("DELETE FROM attempt WHERE idx = ?", [(idx,) for idx in lost])
+            db.executemany("UPDATE request SET status = 'sent' WHERE idx = ?", [(idx,) for idx in lost])
+            db.execute("DELETE FROM request WHERE idx >= ?", (cut,))
+            db.commit()
+            db.close()
+            assert generate(workdir, made).reused == count - len(lost)
+            assert outcome(workdir) == wanted, f"cut after {cut} of {count} requests"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("seed", 1, "seed=0, now it is 1"),
+        ("rouge_threshold", 0.6, "rouge_threshold"),
+        ("targets.generation", 10, "targets.generation=20, now it is 10: it may only grow"),
+        ("teacher.model", "other", "teacher.model='toy'"),
+    ],
+)
+def test_a_changed_config_is_refused(tmp_path: Path, name: str, value: object, words: str) -> None:
+    with LocalTeacher() as server:
+        made = config(server.base_url, targets={"generation": 20})
+        generate(tmp_path, made)
+        before = outcome(tmp_path)
+        *path, last = name.split(".")
+        setattr(getattr(made, path[0]) if path else made, last, value)
+        with pytest.raises(UsageError, match=words):
+            generate(tmp_path, made)
+    assert outcome(tmp_path) == before
+
+
+def test_a_config_that_got_no_answer_may_be_mended(tmp_path: Path) -> None:
+    with LocalTeacher([Answer(404, "no model toy")]) as server:
+        made = config(server.base_url, targets={"generation": 10}, in_flight=1)
+        with pytest.raises(UsageError, match="404"):
+            generate(tmp_path, made)
+        made.teacher.model, made.seed = "other", 1
+        assert generate(tmp_path, made).accepted["generation"]["train"] == 10
+    assert query(tmp_path, "SELECT count(*) FROM attempt WHERE error IS NOT NULL") == [(0,)]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("heldout_share", 0.9, "heldout_share is 0.9; it must be between 0 and 0.5"),
+        ("pool_lag", 2, "teacher.max_in_flight is 4; it must be between 1 and 2"),
+        ("language", "xx", "language is 'xx'; there are ur, en"),
+        ("targets", Targets(**NONE), "all targets are 0"),
+        ("targets", Targets(ethics=-1), "targets.ethics is -1"),
+    ],
+)
+def test_senseless_config(tmp_path: Path, name: str, value: object, words: str) -> None:
+    made = config("http://127.0.0.1:9/v1", targets={"generation": 5})
+    setattr(made, name, value)
+    with pytest.raises(UsageError, match=words):
+        generate(tmp_path, made)
+
+
+def test_work_directory_must_be_local_and_free(tmp_path: Path) -> None:
+    made = config("http://127.0.0.1:9/v1", targets={"generation": 5})
+    with pytest.raises(UsageError, match="not a local directory"):
+        run(made, "gs://bucket/x")
+    with open_journal(str(tmp_path)), pytest.raises(UsageError, match="another process is working in"):
+        generate(tmp_path, made)
+
+
+def test_offline_teacher_is_named_for_what_it_is(tmp_path: Path) -> None:
+    said: list[str] = []
+    targets = {"generation": 10, "sentiment": 10}
+    made = config("offline", targets=targets)
+    made.teacher.model = "offline-teacher"
+    summary = run(made, str(tmp_path), report=said.append)
+    assert said == ["offline teacher: grammars and word lists, not a language model"]
+    assert {task: sides["train"] for task, sides in summary.accepted.items()} == targets
+    assert (tmp_path / "offline_truth.jsonl").stat().st_size
+    # On another port it is the same endpoint: nothing is asked again.
+    again = generate(tmp_path, made)
+    assert again.reused == again.requests == summary.requests
+
+
+def test_a_truncated_reply_keeps_whole_items(tmp_path: Path) -> None:
+    text = "\n".join(block(f"لفظ{k} نام{k} شہر{k} پھل{k} کے بارے لکھیں۔", f"جواب نمبر {k} یہ ہے۔") for k in range(5))
+    with LocalTeacher([Answer(body=completion(text[:-4], "length"))]) as server:
+        made = config(server.base_url, targets={"generation": 4}, in_flight=1, heldout_share=0.0)
+        summary = generate(tmp_path, made)
+        assert server.asked.total() == 1
+    assert summary.accepted["generation"]["train"] == 4
+    assert summary.rejected == {"truncated": 1}
+
+
+def test_failed_requests_leave_a_gap_that_stays(tmp_path: Path) -> None:
+    with LocalTeacher([Answer(body="<html>")] * 3) as server:
+        made = config(server.base_url, targets={"generation": 20}, in_flight=1)
+        first = generate(tmp_path, made)
+        before, asked = outcome(tmp_path), server.asked.total()
+        again = generate(tmp_path, made)
+        assert (first.failed, again.failed, server.asked.total()) == (1, 1, asked)
+        assert outcome(tmp_path) == before
+
+
+def test_replies_under_way_are_kept_when_the_run_must_stop(tmp_path: Path) -> None:
+    """Of four requests in flight one is refused for good; what comes for the other three is in the journal."""
+    with LocalTeacher([Answer(401)], max_latency_s=0.1) as server:
+        made = config(server.base_url, targets={"generation": 40})
+        with pytest.raises(UsageError, match="401"):
+            generate(tmp_path, made)
+        answered = {body.encode() for (body,) in query(tmp_path, "SELECT body FROM request WHERE status = 'done'")}
+        assert len(answered) >= 3 and not query(tmp_path, "SELECT * FROM attempt WHERE ended_at IS NULL")
+        generate(tmp_path, made)
+        assert all(server.asked[body] == 1 for body in answered)
+
+
+def test_out_of_reach_targets_stop(tmp_path: Path) -> None:
+    same = completion("\n".join([block("ایک ہی بات بار بار لکھیں۔", "جی یہ لیجیے۔")] * 5))
+    with LocalTeacher([Answer(body=same)] * 200) as server:
+        made = config(server.base_url, targets={"generation": 20}, heldout_share=0.0)
+        with pytest.raises(UsageError, match="of the last 50 requests' 250 items hardly any was accepted .similar 249, accepted 1"):
+            generate(tmp_path, made)
+        assert server.asked.total() < 70
+
+
+CONFIG_FILE = """
+from data_gen.config import SelfInstructConfig, Targets
+from data_gen.teacher import TeacherConfig
+
+def get_config(arg=""):
+    teacher = TeacherConfig(base_url={url!r}, model="toy", max_in_flight=8)
+    none = dict(reasoning=0, ethics=0, question_answering=0, classification=0)
+    targets = Targets(generation=120, translation=60, sentiment=60, **none)
+    return SelfInstructConfig(targets=targets, teacher=teacher, pool_lag=8, items_per_request=3)
+"""
+
+
+def command(recipe: Path, workdir: Path) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "launch/self_instruct.py", f"--config={recipe}", f"--workdir={workdir}"],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": ""},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_runs_end_as_an_undisturbed_one(tmp_path: Path, kills: int) -> None:
+    rng = random.Random(kills)
+    undisturbed, killed, recipe = tmp_path / "a", tmp_path / "b", tmp_path / "recipe.py"
+    lost = 0
+    with LocalTeacher(max_latency_s=0.8) as server:
+        recipe.write_text(CONFIG_FILE.format(url=server.base_url))
+        for k in range(kills):
+            process = command(recipe, killed)
+            wait_for_replies(killed, process, more=rng.randint(1, max(2, 60 // kills)))
+            if k == 0:
+                second = command(recipe, killed)
+                errors = second.communicate(timeout=30)[1]
+                assert second.returncode == 2, errors
+                assert errors.count("\n") == 1 and "another process is working in" in errors
+            assert process.poll() is None, process.communicate()
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            answered = {body.encode() for (body,) in query(killed, "SELECT body FROM request WHERE status = 'done'")}
+            counts = {body: server.asked[body] for body in answered}
+            [(lost,)] = query(killed, "SELECT count(*) FROM attempt WHERE ended_at IS NULL")
+            assert lost <= 8 * (k + 1)
+        server.max_latency_s = 0.1
+        last = command(recipe, killed)
+        said, errors = last.communicate(timeout=60)
+        assert last.returncode == 0, errors
+        assert {body: server.asked[body] for body in answered} == counts, "an answered request was asked again"
+        assert f"{lost} in flight at a crash" in said
+        assert server.asked.total() - len(server.asked) <= lost
+        server.max_latency_s = 0.0
+        namespace: dict = {}
+        exec(recipe.read_text(), namespace)
+        generate(undisturbed, namespace["get_config"]())
+    assert outcome(killed) == outcome(undisturbed)
+
+
+def wait_for_replies(workdir: Path, process: subprocess.Popen, more: int) -> None:
+    """Until `more` requests were answered beyond those answered now."""
+
+    def answered() -> int:
+        try:
+            return int(query(workdir, "SELECT count(*) FROM request WHERE status = 'done'")[0][0])
+        except sqlite3.OperationalError:  # not there yet
+            return 0
+
+    wanted, deadline = answered() + more, time.monotonic() + 30
+    while answered() < wanted and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
