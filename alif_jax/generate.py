@@ -3,6 +3,7 @@
 `B` rows, `P` padded prompt length, `S` = P + new tokens: cache slots.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from alif_jax import UsageError
+from alif_jax.files import open_file
 from alif_jax.load import Loaded
 from alif_jax.model import Params, Skeleton, empty_cache
 from alif_jax.sharding import batch_parts
@@ -28,6 +30,21 @@ class Generation:
     text: str
     token_ids: list[int]
     finish_reason: str
+
+
+def read_prompts(path: str) -> list[str]:
+    """The "prompt" of each line of a JSONL file. Raises UsageError with the number of a line that has none."""
+    with open_file(path, "r") as file:
+        lines = [line for line in file.read().splitlines() if line.strip()]
+    prompts = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            prompts.append(json.loads(line)["prompt"])
+        except (json.JSONDecodeError, KeyError, TypeError):
+            raise UsageError(f'{path}, line {number}: expected a JSON object with "prompt", got {line[:60]!r}') from None
+    if not prompts:
+        raise UsageError(f"{path}: no prompt in it")
+    return prompts
 
 
 def generate(

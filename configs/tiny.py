@@ -10,6 +10,8 @@ plain text, `sft` on the same items as conversations, both with LoRA on all proj
 `quick` after a colon-separated part (`sft,quick`) makes it a minute's version for tests: fewer items, fewer passes.
 """
 
+from collections.abc import Callable
+
 from alif_jax import UsageError
 from alif_jax.data.template import DataConfig
 from alif_jax.lora import EMBEDDINGS, LoraConfig
@@ -21,9 +23,9 @@ from data_gen.self_instruct import SelfInstructConfig, Targets, TeacherConfig
 SEQUENCE_LENGTH = 256
 
 
-def get_config(arg: str = "sft") -> TrainConfig | SelfInstructConfig:
-    part, _, quick = arg.partition(",")
-    parts = {"data": data, "base": base, "cpt": cpt, "sft": sft}
+def get_config(arg: str = "") -> TrainConfig | SelfInstructConfig:
+    part, _, quick = (arg or "sft").partition(",")
+    parts: dict[str, Callable[[bool], TrainConfig | SelfInstructConfig]] = {"data": data, "base": base, "cpt": cpt, "sft": sft}
     if part not in parts or quick not in ("", "quick"):
         raise UsageError(f"configs/tiny.py:{arg}: one of {', '.join(parts)}, and `,quick` after it")
     return parts[part](bool(quick))
@@ -57,12 +59,12 @@ def cpt(quick: bool) -> TrainConfig:
     config.model.random_init = False
     config.lora = LoraConfig(rank=16, alpha=32.0, modules_to_save=EMBEDDINGS)
     config.data.template, config.data.loss_on = "plain", "all"
-    config.num_train_epochs = 1 if quick else 3
+    config.num_train_epochs = 1 if quick else 2
     return config
 
 
 def sft(quick: bool) -> TrainConfig:
     config = cpt(quick)
     config.data.template, config.data.loss_on = "turns", "responses"
-    config.num_train_epochs = 2 if quick else 8
+    config.num_train_epochs = 2 if quick else 6
     return config

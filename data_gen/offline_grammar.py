@@ -64,7 +64,7 @@ def _story(rng: random.Random) -> tuple[str, str]:
     role = rng.choice(w.STORY_ROLES[gender])
     ask = rng.choice((
         f"{place} {_by(gender, 'کے', 'کی')} {role} {name} کی کہانی لکھیں جسے {spot}",
-        f"ایک کہانی سنائیں: {name} {place} {_by(gender, 'کا', 'کی')} {role} ہے، اسے {spot}",
+        f"ایک کہانی سنائیں۔ {name} {place} {_by(gender, 'کا', 'کی')} {role} ہے، اسے {spot}",
     ))  # fmt: skip
     lived = _by(gender, f"کا ایک {role} رہتا تھا", f"کی ایک {role} رہتی تھی")
     return ask, f"{place} میں {name} نام {lived}۔ ایک دن اسے {spot}"
@@ -102,7 +102,7 @@ def _letter(rng: random.Random) -> Item:
     instruction = rng.choice((
         f"{name} کی طرف سے {city} میں رہنے {who} {relative} کو خط لکھیں۔ {topic} کا ذکر اور آخر میں {wish} ہو۔",
         f"{relative} {city} میں ہیں۔ {name} انہیں {topic} کے بارے میں خط لکھنا {wants} ہے۔ خط کے آخر میں {wish} ہو۔",
-        f"خط کا مسودہ چاہیے: {name} کی طرف سے، {city} میں مقیم {relative} کے نام، {topic} کے بارے میں، آخر میں {wish}۔",
+        f"ایک خط تیار کریں: {name} کی طرف سے، {city} میں مقیم {relative} کے نام، {topic} کے بارے میں، آخر میں {wish}۔",
     ))  # fmt: skip
     output = (
         f"{_by(gender, 'پیارے', 'پیاری')} {relative}،\n"

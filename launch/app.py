@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import Any, Literal, Union
 
 from absl import app as absl_app
-from absl import flags
+from absl import flags, logging
 
 ROOT = Path(__file__).resolve().parents[1]
 # Python puts a script's own directory first on the path, where launch/evaluate.py would hide Hugging Face's `evaluate`.
@@ -70,8 +70,15 @@ def run(main: Callable[[list[str]], None]) -> None:
     Errors of use are UsageError of this module and of both packages, and whatever absl says of a flag. Everything else
     keeps its traceback: it is a defect and not the user's.
     """
+
+
+    def quiet_main(argv: list[str]) -> None:
+        if not flags.FLAGS["verbosity"].present:
+            logging.set_verbosity(logging.WARNING)  # Orbax tells every file it writes at level INFO
+        main(argv)
+
     try:
-        absl_app.run(main, flags_parser=_parse_flags)
+        absl_app.run(quiet_main, flags_parser=_parse_flags)
     except _usage_errors() as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         sys.exit(2)

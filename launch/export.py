@@ -18,7 +18,7 @@ OUTPUT = flags.DEFINE_string("output", None, "the directory to make; must not ex
 
 
 def main(argv: list[str]) -> None:
-    from alif_jax.hf import export_run
+    from alif_jax.export import export_run
 
     print(export_run(WORKDIR.value, OUTPUT.value, FORMAT.value))
 

@@ -29,14 +29,17 @@ DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "of weigh
 def main(argv: list[str]) -> None:
     if (PROMPT.value is None) == (PROMPTS_FILE.value is None):
         raise app.UsageError("give exactly one of --prompt and --prompts_file")
-    prompts = [PROMPT.value] if PROMPT.value is not None else app.read_prompts(PROMPTS_FILE.value)
-    from alif_jax.generate import generate
+    from alif_jax.generate import generate, read_prompts
     from alif_jax.load import load_model
     from alif_jax.sharding import MeshConfig, make_mesh
 
+    prompts = read_prompts(PROMPTS_FILE.value) if PROMPTS_FILE.value is not None else [PROMPT.value or ""]
     loaded = load_model(MODEL.value, make_mesh(MeshConfig()), dtype=DTYPE.value, param_dtype=DTYPE.value)
-    options = {"temperature": TEMPERATURE.value, "top_p": TOP_P.value, "seed": SEED.value, "raw": RAW.value}
-    for result in generate(loaded, prompts, max_new_tokens=MAX_NEW_TOKENS.value, **options):
+    results = generate(
+        loaded, prompts, max_new_tokens=MAX_NEW_TOKENS.value, temperature=TEMPERATURE.value, top_p=TOP_P.value,
+        seed=SEED.value, raw=RAW.value,
+    )  # fmt: skip
+    for result in results:
         print(json.dumps(dataclasses.asdict(result), ensure_ascii=False) if JSON.value else result.text)
 
 

@@ -9,6 +9,8 @@ where it stopped. Exit code 1: it ran, but what came out is below the bars of `B
 
 import dataclasses
 import json
+import os
+import resource
 import subprocess
 import sys
 import time
@@ -29,15 +31,18 @@ QUICK = flags.DEFINE_bool("quick", False, "a minute's version for tests: less da
 
 VOCAB_SIZE = 2048
 CLOSED_TASKS = ("classification", "sentiment")
+SHOWN_TASK = "question_answering"  # the task of the prompt on the report
 PROMPTS = 100  # held-out prompts that are answered
-SHOWN = "ذیل کا جملہ کس زمرے میں آتا ہے؟"
-"""Least (or, for falls, smallest) values of a sound run on the defaults. Measured, then set: see tests/benchmarks."""
-BARS = {"cpt_fall": 0.05, "sft_fall": 0.30, "stop_rate": 0.90, "script_purity": 0.95, "closed_exact": 0.60}
+MAX_NEW_TOKENS = 160
+# What a sound run on the defaults reaches at least; the measured values stand in tests/benchmarks/quickstart.md.
+BARS = {"cpt_fall": 0.30, "sft_fall": 0.50, "stop_rate": 0.95, "script_purity": 0.98, "closed_exact": 0.80}
 
 
 def main(argv: list[str]) -> None:
     if (TEACHER_URL.value is None) != (TEACHER_MODEL.value is None):
         raise app.UsageError("--teacher_url and --teacher_model belong together")
+    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):  # a mesh of two, for CPUs only
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2".strip()
     started = time.monotonic()
     root = Path(WORKDIR.value).resolve()
     paths = {name: str(root / name) for name in ("data", "text", "base_run", "base", "cpt", "run", "export/merged", "export/peft")}
@@ -54,7 +59,7 @@ def main(argv: list[str]) -> None:
         step(f"export {form}", Path(paths[f"export/{form}"]), ["export", f"--workdir={paths['run']}", f"--format={form}",
              f"--output={paths[f'export/{form}']}"])  # fmt: skip
     report = measure(paths)
-    report["seconds"] = time.monotonic() - started
+    report |= {"seconds": time.monotonic() - started, "peak_memory_gib": peak_memory_gib()}
     (root / "report.json").write_text(json.dumps(report, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     print(screen(report, root))
     if report["missed"]:
@@ -91,7 +96,7 @@ def make_base(paths: dict[str, str]) -> None:
 
     initial = paths["base_run"] + "_init"
     if not Path(initial, "config.json").exists():
-        make_tiny_base(initial, (record.text for record in text_records("ur")), vocab_size=VOCAB_SIZE)
+        make_tiny_base(initial, (record.text or "" for record in text_records("ur")), vocab_size=VOCAB_SIZE)
     if not Path(paths["text"], "manifest.json").exists():
         write_text_shards(paths["text"], "ur")
     train("base", paths["base_run"], {"model.path": initial, "data.path": paths["text"]})
@@ -128,12 +133,12 @@ def measure(paths: dict[str, str]) -> dict[str, Any]:
     for name in ("base", "cpt", "run"):
         loaded = load_model(paths[name], mesh)
         losses[name] = evaluate_loss(loaded, paths["data"], sequence_length=1024, template=template)["loss"]
-    chosen = list(read_records(paths["data"], "heldout"))[:PROMPTS]
-    prompts = [record.messages[0]["content"] for record in chosen if record.messages]
-    answers = generate(loaded, prompts, max_new_tokens=160, batch_size=32)
-    expected = [record.messages[1]["content"] for record in chosen if record.messages]
-    urdu = [a.text for a, r in zip(answers, chosen, strict=True) if r.language == "ur" and a.text.strip()]
-    closed = [(a.text.strip() == e.strip()) for a, e, r in zip(answers, expected, chosen, strict=True) if r.task in CLOSED_TASKS]
+    turns = [(record, record.messages) for record in read_records(paths["data"], "heldout") if record.messages][:PROMPTS]
+    answers = generate(loaded, [m[0]["content"] for _, m in turns], max_new_tokens=MAX_NEW_TOKENS, batch_size=32)
+    urdu = [a.text for a, (r, _) in zip(answers, turns, strict=True) if r.language == "ur" and a.text.strip()]
+    exact = [(r.task, a.text.strip() == m[1]["content"].strip()) for a, (r, m) in zip(answers, turns, strict=True)]
+    closed = [right for task, right in exact if task in CLOSED_TASKS]
+    shown = next((i for i, (r, _) in enumerate(turns) if r.task == SHOWN_TASK), 0)
     rejected = [json.loads(line)["reason"] for line in Path(paths["data"]).with_name("rejected.jsonl").open(encoding="utf-8")]
     report: dict[str, Any] = {
         "counts": read_manifest(paths["data"])["counts"],
@@ -146,19 +151,30 @@ def measure(paths: dict[str, str]) -> dict[str, Any]:
         "script_purity": sum(map(script_share, urdu)) / max(len(urdu), 1),
         "closed_exact": sum(closed) / max(len(closed), 1),
         "closed_prompts": len(closed),
-        "example": dataclasses.asdict(answers[0]) | {"expected": expected[0]},
+        "example": dataclasses.asdict(answers[shown]) | {"expected": turns[shown][1][1]["content"]},
         "exports": {form: paths[f"export/{form}"] for form in ("merged", "peft")},
         "verify": "skipped (--no_verify)",
     }
-    report["missed"] = [] if QUICK.value or BASE.value else [name for name, bar in BARS.items() if report[name] < bar]
+    report["missed"] = [] if QUICK.value or BASE.value else missed_bars(report)
     if not NO_VERIFY.value:
         from alif_jax.verify import verify_exports
 
-        shown = answers[:8]
-        problems = verify_exports(paths["export/merged"], paths["export/peft"], paths["base"], shown, max_new_tokens=160)
+        exports = paths["export/merged"], paths["export/peft"], paths["base"]
+        problems = verify_exports(*exports, answers[:8], max_new_tokens=MAX_NEW_TOKENS)
         report["verify"] = problems
         report["missed"] += [f"{loader}: {problem}" for loader, found in problems.items() for problem in found]
     return report
+
+
+def missed_bars(report: dict[str, Any]) -> list[str]:
+    """The names of the bars that a report falls below."""
+    return [name for name, bar in BARS.items() if report[name] < bar]
+
+
+def peak_memory_gib() -> float:
+    """Of the largest process so far: this one or any it started. Linux counts in KiB."""
+    usage = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return max(usage) / 2**20
 
 
 def screen(report: dict[str, Any], root: Path) -> str:
@@ -180,7 +196,7 @@ def screen(report: dict[str, Any], root: Path) -> str:
         f"answer      {report['example']['text']}",
         f"exports     {report['exports']['merged']}, {report['exports']['peft']}",
         f"loaded by   {verdict}",
-        f"time        {report['seconds'] / 60:.1f} minutes",
+        f"took        {report['seconds'] / 60:.1f} minutes, {report['peak_memory_gib']:.1f} GiB of memory at most",
     ]
     if report["missed"]:
         lines.append(f"FAILED      {', '.join(report['missed'])}; the bars: {BARS}")

@@ -154,10 +154,9 @@ def test_dtypes_and_shapes() -> None:
 def contents(batch: Batch) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
     """(tokens, trained targets) of every segment of a batch, read back from the arrays alone."""
     found = []
-    for tokens, targets, mask, segments, positions in zip(
-        *(batch[name].reshape(-1, batch[name].shape[-1]) for name in ("tokens", "targets", "loss_mask", "segment_ids", "positions")),
-        strict=True,
-    ):
+    names = ("tokens", "targets", "loss_mask", "segment_ids", "positions")
+    rows = (batch[name].reshape(-1, batch[name].shape[-1]) for name in names)
+    for tokens, targets, mask, segments, positions in zip(*rows, strict=True):
         assert not mask[segments == 0].any() and not tokens[segments == 0].any()
         assert sorted(set(segments[segments > 0].tolist())) == list(range(1, segments.max() + 1))
         for segment in range(1, segments.max() + 1):
@@ -172,7 +171,7 @@ def contents(batch: Batch) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
 @pytest.mark.parametrize("batch_size", [1, 7])
 def test_no_example_lost_or_doubled_in_an_epoch(packing: bool, batch_size: int) -> None:
     examples = examples_of(np.random.default_rng(0).integers(2, 33, 61))
-    expected = Counter()
+    expected: Counter[tuple[tuple[int, ...], tuple[int, ...]]] = Counter()
     for begin, end in zip(examples.offsets, examples.offsets[1:], strict=False):
         tokens = examples.tokens[begin:end]
         expected[(tuple(tokens.tolist()), tuple(tokens[1:][examples.trained[begin + 1 : end]].tolist()))] += 1
@@ -260,8 +259,7 @@ def step_of(full: bool):  # type: ignore[no-untyped-def]
         lambda params: jax.tree.map(np.zeros_like, params),
         lambda grads, state, params=None: (jax.tree.map(jax.numpy.zeros_like, grads), grads),
     )
-    options = {"xla_backend_optimization_level": 0}  # compiles three times as fast
-    return jax.jit(partial(train_step, model=model(full)[0], tx=keep, chunk=24), compiler_options=options)
+    return jax.jit(partial(train_step, model=model(full)[0], tx=keep, chunk=24))
 
 
 def loss_and_gradients(batch: Batch, full: bool) -> tuple[float, float, dict[str, np.ndarray]]:
@@ -275,7 +273,7 @@ def loss_and_gradients(batch: Batch, full: bool) -> tuple[float, float, dict[str
 def agree(batch: Batch, other: Batch, full: bool) -> None:
     loss, tokens, grads = loss_and_gradients(batch, full)
     other_loss, other_tokens, other_grads = loss_and_gradients(other, full)
-    assert tokens == other_tokens > 100 and loss > 1
+    assert tokens == other_tokens > 50 and loss > 1
     assert loss == pytest.approx(other_loss, rel=1e-5)
     for name, grad in grads.items():
         assert np.linalg.norm(grad) > 1e-4, name

@@ -178,7 +178,7 @@ def test_other_payloads(directory: Path) -> None:
     payload = encode_features(GOOD)
     int64 = bytes.fromhex("0a0d 0a0b 0a0269641205 1a03 0a0101")  # Feature{3: Int64List} instead of {1: BytesList}
     refused_payload(directory, int64)
-    refused_payload(directory, b"", "id")
+    refused_payload(directory, b"")
     refused_payload(directory, b'{"text": "json"}')
     refused_payload(directory, payload[:-1])  # a protobuf field that runs past its message
     refused_payload(directory, payload.replace("اردو".encode(), b"\xff" * 8))  # not UTF-8

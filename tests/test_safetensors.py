@@ -3,8 +3,10 @@
 import json
 import struct
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import fsspec
 import ml_dtypes
@@ -31,7 +33,7 @@ def arrays(seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def lazily(values: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
-    return {name: Tensor(value.shape, value.dtype, lambda value=value: value) for name, value in values.items()}
+    return {name: Tensor(value.shape, value.dtype, partial(np.asarray, value)) for name, value in values.items()}
 
 
 def as_torch(value: np.ndarray) -> torch.Tensor:
@@ -71,11 +73,10 @@ def test_partial_rows(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
         for rows in (slice(None), slice(0, 4), slice(3, 7), slice(9, 10), slice(6, None), slice(5, 5), slice(-2, None)):
             assert np.array_equal(checkpoint.read("x", rows), values[rows])
         [file] = checkpoint._files.values()
-        sizes = []
-        read = file.read
-        monkeypatch.setattr(file, "read", lambda size: sizes.append(size) or read(size))
+        read = Mock(side_effect=file.read)
+        monkeypatch.setattr(file, "read", read)
         checkpoint.read("x", slice(2, 4))
-        assert sizes == [2 * 12 * NUMPY[dtype].itemsize]  # nothing but these rows leaves the disk
+        read.assert_called_once_with(2 * 12 * NUMPY[dtype].itemsize)  # nothing but these rows leaves the disk
 
 
 def test_on_memory() -> None:
@@ -88,7 +89,8 @@ def test_on_memory() -> None:
 
 def test_one_file_or_shards_with_an_index(tmp_path: Path) -> None:
     one, several = tmp_path / "one", tmp_path / "several"
-    one.mkdir(), several.mkdir()
+    one.mkdir()
+    several.mkdir()
     values = {f"t{i}": np.full((4, 5), i, np.float32) for i in range(7)}  # 80 bytes each
     write_sharded(str(one), lazily(values), shard_bytes=7 * 80)
     assert [path.name for path in one.iterdir()] == ["model.safetensors"]
@@ -114,13 +116,14 @@ def test_a_tensor_larger_than_a_shard_gets_its_own(tmp_path: Path) -> None:
 
 def test_only_one_tensor_is_made_at_a_time(tmp_path: Path) -> None:
     """What an export holds in memory: a generator of tensors must not be run ahead."""
-    path, seen = tmp_path / "model.safetensors", []
+    path = tmp_path / "model.safetensors"
+    seen: list[int] = []
 
     def make(i: int) -> np.ndarray:
         seen.append(path.stat().st_size if path.exists() else 0)
         return np.full(300_000, i, np.float32)
 
-    write(str(path), {f"t{i}": Tensor((300_000,), np.dtype(np.float32), lambda i=i: make(i)) for i in range(3)})
+    write(str(path), {f"t{i}": Tensor((300_000,), np.dtype(np.float32), partial(make, i)) for i in range(3)})
     assert seen == sorted(seen) and seen[2] >= 1_200_000  # the first is on disk when the third is made
 
 
@@ -186,7 +189,7 @@ def test_a_file_that_shrinks_after_its_header_was_read(tmp_path: Path) -> None:
         b'{"x": 1}',
         b'{"x": {"dtype": "F32", "shape": [2]}}',
         b'{"x": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}',
-        b'{"x": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}, "y": {"dtype": "F32", "shape": [2], "data_offsets": [4, 0]}}',
+        b'{"x": {"dtype": "F32", "shape": [2], "data_offsets": [8, 0]}}',
     ],
     ids=["cut", "pickle", "list", "number", "no-offsets", "bytes-unlike-shape", "backwards"],
 )

@@ -189,6 +189,7 @@ def test_a_config_that_got_no_answer_may_be_mended(tmp_path: Path) -> None:
         made.teacher.model, made.seed = "other", 1
         assert generate(tmp_path, made).accepted["generation"]["train"] == 10
     assert query(tmp_path, "SELECT count(*) FROM attempt WHERE error IS NOT NULL") == [(0,)]
+    assert all('"model":"other"' in body for (body,) in query(tmp_path, "SELECT body FROM request"))
 
 
 @pytest.mark.parametrize(
@@ -238,6 +239,17 @@ def test_a_truncated_reply_keeps_whole_items(tmp_path: Path) -> None:
         assert server.asked.total() == 1
     assert summary.accepted["generation"]["train"] == 4
     assert summary.rejected == {"truncated": 1}
+
+
+def test_one_instruction_may_come_with_many_inputs(tmp_path: Path) -> None:
+    inputs = ["آج موسم بہت اچھا ہے اور سب خوش ہیں۔", "بس پھر دیر سے آئی، میں تھک گیا۔", "بس پھر دیر سے آئی، میں تھک گیا!"]
+    text = block("اس جملے کا جذبہ بتائیں (مثبت، منفی)۔", "مثبت")
+    reply = completion("\n".join(text.replace("<noinput>", sentence) for sentence in inputs))
+    with LocalTeacher([Answer(body=reply)]) as server:
+        made = config(server.base_url, targets={"sentiment": 2}, in_flight=1, heldout_share=0.0)
+        summary = generate(tmp_path, made)
+        assert server.asked.total() == 1
+    assert summary.rejected == {"target_reached": 1}
 
 
 def test_failed_requests_leave_a_gap_that_stays(tmp_path: Path) -> None:

@@ -38,7 +38,8 @@ LLAMA3 = """{{- bos_token }}
 {%- endif %}
 """
 CHATML = (
-    "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n'}}{% endfor %}"
+    "{% for message in messages %}"
+    "{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n'}}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
 # What other published templates use: loops that break, JSON, the markers of TRL, a look at tools that are not there.
@@ -161,16 +162,14 @@ PUBLISHED = "{}\n\n### Instruction:\n{}\n\n### Response:\n{}" + EOS  # Alif's tr
 @pytest.mark.parametrize("instruction", ["پانی کے فائدے لکھیں۔", "  فاصلے\n\nاور سطریں \n"])
 def test_alpaca_is_the_published_prompt(plain: str, instruction: str) -> None:
     tokenizer = load_tokenizer(plain, "alpaca")
-    question: list[Message] = [{"role": "user", "content": instruction}]
-    answer: list[Message] = [{"role": "assistant", "content": " جواب۔\n"}]
-    assert tokenizer.render(question + answer, add_generation_prompt=False) == BOS + PUBLISHED.format(HEADER, instruction, " جواب۔\n")
-    assert tokenizer.render(question, add_generation_prompt=True) + " جواب۔\n" + EOS == BOS + PUBLISHED.format(
-        HEADER, instruction, " جواب۔\n"
-    )
-    system: list[Message] = [{"role": "system", "content": "You are an AI assistant. Think step by step."}]
-    assert tokenizer.render(system + question + answer, add_generation_prompt=False) == BOS + PUBLISHED.format(
-        "You are an AI assistant. Think step by step.", instruction, " جواب۔\n"
-    )
+    answer = " جواب۔\n"
+    turn: list[Message] = [{"role": "user", "content": instruction}, {"role": "assistant", "content": answer}]
+    assert tokenizer.render(turn, add_generation_prompt=False) == BOS + PUBLISHED.format(HEADER, instruction, answer)
+    prompt = tokenizer.render(turn[:1], add_generation_prompt=True)
+    assert prompt + answer + EOS == BOS + PUBLISHED.format(HEADER, instruction, answer)
+    header = "You are an AI assistant. Think step by step."
+    orca: list[Message] = [{"role": "system", "content": header}, *turn]
+    assert tokenizer.render(orca, add_generation_prompt=False) == BOS + PUBLISHED.format(header, instruction, answer)
     assert tokenizer.turn_end_token == EOS and tokenizer.stop_ids == (1,)
 
 
@@ -330,7 +329,7 @@ def test_split_or_cut_documents(turns: Tokenizer) -> None:
     assert np.array_equal(split.tokens, whole.tokens) and split.trained.all()  # consecutive, nothing lost
     assert split.lengths.tolist() == [50] * (n // 50) + ([n % 50] if n % 50 else [])
     assert split.shortened == {"s": 1} and split.ids == ["1"] * len(split.lengths)
-    assert abs(int(split.text_bytes.sum()) - int(whole.text_bytes.sum())) <= len(split.ids)  # rounding only
+    assert abs(int(split.text_bytes.sum()) - int(whole.text_bytes.sum())) <= 20 * len(split.ids)  # a piece's first token
 
     cut = encode(DOCUMENT, turns, sequence_length=50, long_documents="cut")
     assert np.array_equal(cut.tokens, whole.tokens[:50]) and cut.lengths.tolist() == [50] and cut.shortened == {"s": 1}

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import tokenizers
@@ -34,6 +35,9 @@ LLAMA31_ROPE = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 8192,
 }
+
+# For every test that imports this: optimising takes longer than such small programs run, and half of all test time.
+jax.config.update("jax_disable_most_optimizations", True)
 
 
 # --- models
@@ -185,7 +189,15 @@ def make_tokenizer(directory: Path | str, *, chat_template: str | None = None, c
     return str(directory)
 
 
-def make_base(directory: Path | str, *, seed: int = 0, chat_template: str | None = None, **changes: Any) -> str:
+def make_base(
+    directory: Path | str,
+    *,
+    seed: int = 0,
+    chat_template: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    max_shard_size: str = "5GB",
+    **changes: Any,
+) -> str:
     """A base model as a user has it on disk: weights, config and tokenizer, all written by transformers."""
-    hf_model(hf_config(**changes), seed).save_pretrained(directory)
+    hf_model(hf_config(**changes), seed).to(dtype).save_pretrained(directory, max_shard_size=max_shard_size)
     return make_tokenizer(directory, chat_template=chat_template)

@@ -20,8 +20,7 @@ def text_records(language: str) -> list[Record]:
         for text in file.read_text(encoding="utf-8").split("\n\n"):
             text = text.strip()
             meta = {"topic": topic, "licence": "Apache-2.0"}
-            identity = {"id": record_id(text), "source": "shipped_text", "task": "document", "language": language}
-            records.append(Record(**identity, meta=meta, text=text))
+            records.append(Record(record_id(text), "shipped_text", "document", language, meta, text=text))
     return records
 
 

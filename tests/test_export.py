@@ -1,0 +1,491 @@
+"""Exports against transformers, PEFT and the safetensors library: the values, and every file that goes with them."""
+
+import json
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import jax
+import jax.numpy as jnp
+import numpy as np
+import peft
+import pytest
+import safetensors.torch
+import torch
+import transformers
+
+from alif_jax import UsageError
+from alif_jax.checkpoint import open_checkpointer
+from alif_jax.export import export_merged, export_peft, export_run
+from alif_jax.hf import load_params, read_model_config
+from alif_jax.load import load_model
+from alif_jax.lora import LoraConfig
+from alif_jax.model import ModelConfig, Params, Skeleton, skeleton
+from alif_jax.sharding import MeshConfig, make_mesh
+from alif_jax.tokenizer import load_tokenizer, read_template
+from alif_jax.train import TrainConfig, as_json
+from tests import tiny
+
+TOKENS = np.random.default_rng(0).integers(0, tiny.VOCAB, (2, 40)).astype(np.int32)
+CHAT = [{"role": "user", "content": "سلام"}, {"role": "assistant", "content": "وعلیکم السلام"}]
+LLAMA31 = {"rope_parameters": {"rope_theta": 500_000.0, **tiny.LLAMA31_ROPE}}
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """`bases(dtype=…, tie_word_embeddings=…, …)`: a base directory that no test changes, made once."""
+    made: dict[str, str] = {}
+
+    def base(**changes: Any) -> str:
+        if repr(changes) not in made:
+            made[repr(changes)] = tiny.make_base(tmp_path_factory.mktemp("base"), **changes)
+        return made[repr(changes)]
+
+    return base
+
+
+@pytest.fixture
+def base(bases: Any, tmp_path: Path) -> Path:
+    """A copy to be damaged."""
+    return Path(shutil.copytree(bases(), tmp_path / "base"))
+
+
+def one_device() -> jax.sharding.Mesh:
+    return make_mesh(MeshConfig(), jax.devices()[:1])
+
+
+def logits_of(model: Skeleton, params: Params) -> np.ndarray:
+    def forward(params: Params, tokens: jax.Array) -> jax.Array:
+        llama = model.model(params)
+        positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+        hidden, _ = llama(tokens, positions_BL=positions, segment_ids_BL=jnp.ones_like(tokens))
+        return llama.logits(hidden)
+
+    return np.asarray(jax.jit(forward)(params, TOKENS))
+
+
+def logits_of_directory(directory: str) -> np.ndarray:
+    loaded = load_model(directory, one_device())
+    return logits_of(loaded.skeleton, loaded.params)
+
+
+def logits_of_torch(model: Any) -> np.ndarray:
+    with torch.no_grad():
+        return model(torch.from_numpy(TOKENS).long()).logits.numpy()
+
+
+def close(ours: np.ndarray, theirs: np.ndarray) -> bool:
+    assert np.abs(ours).max() > 3  # logits that differ, or nothing is compared
+    return bool(np.abs(ours - theirs).max() <= 1e-5 * np.abs(ours).max())
+
+
+class Trained:
+    """A base with random trained values on it (an adapter's B included), as a run leaves them."""
+
+    def __init__(self, base: str, lora: LoraConfig, template: str = "turns"):
+        self.base, self.lora = base, lora
+        self.config: ModelConfig = read_model_config(base)
+        self.skeleton = skeleton(self.config, lora)
+        self.tokenizer = load_tokenizer(base, template)
+        values = tiny.new_params(self.config, self.skeleton, seed=1)
+        self.trained = {name: np.array(values[name]) for name in self.skeleton.trainable}
+
+    def logits(self) -> np.ndarray:
+        frozen = load_params(self.base, self.skeleton, self.skeleton.frozen, one_device(), self.config)
+        return logits_of(self.skeleton, frozen | {name: jnp.asarray(values) for name, values in self.trained.items()})
+
+    def merged(self, output: Path | str) -> str:
+        self._export(export_merged, output)
+        return str(output)
+
+    def peft(self, output: Path | str) -> str:
+        self._export(export_peft, output)
+        return str(output)
+
+    def _export(self, export: Any, output: Path | str) -> None:
+        given = {"trained": self.trained, "base": self.base, "tokenizer": self.tokenizer}
+        export(str(output), config=self.config, lora=self.lora, **given)
+
+
+UNEVEN = LoraConfig(rank=4, alpha=10.0)  # scale 2.5
+RSLORA = LoraConfig(rank=4, alpha=3.0, use_rslora=True, target_modules=("q_proj", "v_proj", "down_proj"))  # scale 1.5
+WITH_EMBEDDINGS = LoraConfig(rank=4, alpha=2.0, modules_to_save=("embed_tokens", "lm_head"))  # scale 0.5
+TIED_EMBEDDINGS = LoraConfig(rank=4, alpha=2.0, modules_to_save=("embed_tokens",))
+
+
+def tensors_of(directory: str | Path) -> dict[str, torch.Tensor]:
+    """Of all files of a directory, read by the library."""
+    shards = [safetensors.torch.load_file(path) for path in Path(directory).glob("*.safetensors")]
+    return {name: tensor for shard in shards for name, tensor in shard.items()}
+
+
+def same_tensors(ours: str | Path, theirs: str | Path) -> None:
+    a, b = tensors_of(ours), tensors_of(theirs)
+    assert a.keys() == b.keys()
+    for name in a:
+        assert a[name].dtype == b[name].dtype and torch.equal(a[name], b[name]), name
+
+
+# --- merged
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("tied", [False, True])
+def test_without_an_adapter_every_bit_is_the_bases(bases: Any, tmp_path: Path, dtype: torch.dtype, tied: bool) -> None:
+    directory = bases(dtype=dtype, tie_word_embeddings=tied)
+    run = Trained(directory, UNEVEN)
+    run.trained = {}
+    same_tensors(run.merged(tmp_path / "copied"), directory)
+    everything = Trained(directory, LoraConfig(full=True))
+    loaded = load_params(directory, everything.skeleton, everything.skeleton.trainable, one_device(), everything.config)
+    everything.trained = {name: np.asarray(values) for name, values in loaded.items()}  # fp32, as trained parameters are
+    same_tensors(everything.merged(tmp_path / "through"), directory)
+
+
+def test_a_sharded_export_is_the_same(bases: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Trained(bases(max_shard_size="100KB"), UNEVEN)
+    run.trained = {}
+    monkeypatch.setattr("alif_jax.export.SHARD_BYTES", 50_000)
+    output = run.merged(tmp_path / "merged")
+    assert len(list(Path(output).glob("model-*.safetensors"))) > 5
+    same_tensors(output, run.base)
+    model = transformers.AutoModelForCausalLM.from_pretrained(output)
+    assert close(logits_of_directory(output), logits_of_torch(model))
+
+
+@pytest.mark.parametrize("lora", [UNEVEN, RSLORA, WITH_EMBEDDINGS], ids=["uneven", "rslora", "embeddings"])
+def test_merged_equals_unmerged_and_transformers_loads_it(bases: Any, tmp_path: Path, lora: LoraConfig) -> None:
+    run = Trained(bases(**LLAMA31), lora)
+    unmerged, output = run.logits(), run.merged(tmp_path / "merged")
+    assert np.abs(unmerged - logits_of_directory(run.base)).max() > 0.5  # the adapter does something
+    assert close(unmerged, logits_of_directory(output))
+    check_with_transformers(output, unmerged)
+
+
+@pytest.mark.parametrize("lora", [UNEVEN, TIED_EMBEDDINGS], ids=["adapter", "embeddings"])
+def test_merged_of_a_tied_model(bases: Any, tmp_path: Path, lora: LoraConfig) -> None:
+    run = Trained(bases(tie_word_embeddings=True), lora)
+    unmerged, output = run.logits(), run.merged(tmp_path / "merged")
+    assert "lm_head.weight" not in tensors_of(output)
+    assert close(unmerged, logits_of_directory(output))
+    check_with_transformers(output, unmerged)
+
+
+def check_with_transformers(directory: str, logits: np.ndarray) -> None:
+    model, loading = transformers.AutoModelForCausalLM.from_pretrained(directory, output_loading_info=True)
+    assert not any(loading.values()), loading
+    assert model.dtype == torch.float32
+    assert close(logits, logits_of_torch(model))
+
+
+def test_merging_rounds_once(bases: Any, tmp_path: Path) -> None:
+    """W + s·A·B in fp32, then bf16: the sum of two bf16 numbers would be another number."""
+    run = Trained(bases(dtype=torch.bfloat16), RSLORA)
+    merged, weights = tensors_of(run.merged(tmp_path / "merged")), tensors_of(run.base)
+    for module in ("self_attn.q_proj", "mlp.down_proj"):
+        a, b = (torch.from_numpy(run.trained[f"layers.{module}.{name}"][1]) for name in ("lora_A", "lora_B"))
+        name = f"model.layers.1.{module}.weight"
+        expected = weights[name].float() + 1.5 * (a @ b).T
+        assert merged[name].dtype == torch.bfloat16
+        wrong = (merged[name] != expected.bfloat16()).float().mean()
+        assert wrong < 1e-3  # another order of fp32 sums may tip a tie
+        assert (merged[name] != (weights[name] + (1.5 * (a @ b).T).bfloat16())).float().mean() > 0.05
+    untouched = "model.layers.1.self_attn.k_proj.weight"
+    assert torch.equal(merged[untouched], weights[untouched])
+
+
+def test_a_model_trained_from_nothing(bases: Any, tmp_path: Path) -> None:
+    """No base weights; config.json came with a dtype of its own, which must not be what the file is read as."""
+    source = Path(shutil.copytree(bases(dtype=torch.bfloat16), tmp_path / "source"))
+    (source / "model.safetensors").unlink()
+    run = Trained(str(source), LoraConfig(full=True))
+    logits = logits_of(run.skeleton, {name: jnp.asarray(values) for name, values in run.trained.items()})
+    output = str(tmp_path / "merged")
+    export_merged(output, config=run.config, lora=run.lora, trained=run.trained, base=None, tokenizer=run.tokenizer)
+    assert {tensor.dtype for tensor in tensors_of(output).values()} == {torch.float32}
+    assert close(logits, logits_of_directory(output))
+    check_with_transformers(output, logits)
+
+
+def json_of(directory: str | Path, name: str) -> dict[str, Any]:
+    return json.loads((Path(directory) / name).read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("form", ["v5", "v4", "v4 with whole numbers"])
+def test_config_is_read_alike_by_transformers_4_and_5(bases: Any, tmp_path: Path, form: str) -> None:
+    source = Path(shutil.copytree(bases(**LLAMA31, dtype=torch.bfloat16), tmp_path / "source"))
+    theirs = transformers.AutoConfig.from_pretrained(source)
+    if form != "v5":
+        config = json_of(source, "config.json")
+        rope = config.pop("rope_parameters")
+        config |= {"torch_dtype": config.pop("dtype"), "rope_theta": rope.pop("rope_theta"), "rope_scaling": rope}
+        if "whole" in form:
+            config["rope_theta"] = 500_000
+            rope |= {"factor": 8, "low_freq_factor": 1, "high_freq_factor": 4}
+        (source / "config.json").write_text(json.dumps(config))
+    run = Trained(str(source), UNEVEN)
+    output = run.merged(tmp_path / "merged")
+    config = json_of(output, "config.json")
+    assert config["rope_scaling"] == {  # what transformers 4 reads; it takes 10,000 for a theta that is not there
+        "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    }  # fmt: skip
+    assert config["rope_theta"] == 500_000.0 and config["torch_dtype"] == "bfloat16"
+    assert config["architectures"] == ["LlamaForCausalLM"] and config["tie_word_embeddings"] is False
+    numbers = [config["rope_theta"], *(config["rope_scaling"][key] for key in ("factor", "low_freq_factor", "high_freq_factor"))]
+    assert [type(number) for number in numbers] == [float] * 4
+    assert type(config["rope_scaling"]["original_max_position_embeddings"]) is int
+    again = transformers.AutoConfig.from_pretrained(output)
+    assert again.rope_parameters == theirs.rope_parameters and again.dtype == torch.bfloat16
+    assert again.head_dim == 24 and again.rms_norm_eps == 1e-5 and again.num_key_value_heads == 2
+    assert again.eos_token_id == list(run.tokenizer.stop_ids) == [1, 6]
+    assert read_model_config(output) == run.config
+
+
+def test_plain_rope(bases: Any, tmp_path: Path) -> None:
+    output = Trained(bases(rope_theta=12_345.0), UNEVEN).merged(tmp_path / "merged")
+    config = json_of(output, "config.json")
+    assert (config["rope_theta"], config["rope_scaling"]) == (12_345.0, None)
+    assert transformers.AutoConfig.from_pretrained(output).rope_parameters["rope_theta"] == 12_345.0
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("kind", ["merged", "peft"])
+def test_a_diverged_run_is_not_exported(bases: Any, tmp_path: Path, bad: float, kind: str) -> None:
+    run = Trained(bases(), UNEVEN)
+    run.trained["layers.self_attn.o_proj.lora_A"][1, 0, 0] = bad
+    with pytest.raises(UsageError, match="layers.1.self_attn.o_proj.*not finite"):
+        getattr(run, kind)(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ["merged", "peft"])
+def test_an_output_that_exists_is_left_alone(bases: Any, tmp_path: Path, kind: str) -> None:
+    run = Trained(bases(), UNEVEN)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "precious").write_text("1")
+    with pytest.raises(UsageError, match=f"{tmp_path}/out exists already; give another --output"):
+        getattr(run, kind)(f"{tmp_path}/out")
+    with pytest.raises(UsageError, match="exists already"):
+        getattr(run, kind)(f"{tmp_path}/out/")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["precious"]
+
+
+@pytest.mark.parametrize("kind", ["merged", "peft"])
+def test_after_a_killed_export(bases: Any, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed at its last file: nothing stands under the final name, and the next try is not disturbed by the leftovers."""
+    run = Trained(bases(), UNEVEN)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("alif_jax.export.write_tokenizer", killed)
+        getattr(run, kind)(tmp_path / "deep" / "out")
+    [leftover] = (tmp_path / "deep").iterdir()
+    assert leftover.name != "out" and any(leftover.glob("*.safetensors"))
+    (leftover / "model-00001-of-00002.safetensors").write_text("of another attempt")
+    output = getattr(run, kind)(tmp_path / "deep" / "out")
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["out"]
+    assert not (Path(output) / "model-00001-of-00002.safetensors").exists()
+
+
+# --- adapters
+
+
+def load_with_peft(run: Trained, adapter: str) -> Any:
+    """The adapter on its base, after a check that each key was taken and none was left."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(run.base)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("error", UserWarning)  # PEFT only warns of keys that it misses
+        model = peft.PeftModel.from_pretrained(model, adapter)
+    saved = peft.utils.load_peft_weights(adapter, device="cpu")
+    assert saved.keys() == peft.get_peft_model_state_dict(model).keys()
+    result = peft.set_peft_model_state_dict(model, saved)
+    assert not result.unexpected_keys
+    assert not [key for key in result.missing_keys if "lora_" in key or "modules_to_save" in key]
+    return model.eval()
+
+
+@pytest.mark.parametrize("lora", [UNEVEN, RSLORA, WITH_EMBEDDINGS], ids=["uneven", "rslora", "embeddings"])
+def test_peft_loads_the_adapter(bases: Any, tmp_path: Path, lora: LoraConfig) -> None:
+    run = Trained(bases(**LLAMA31), lora)
+    adapter, logits = run.peft(tmp_path / "peft"), run.logits()
+    model = load_with_peft(run, adapter)
+    assert close(logits, logits_of_torch(model))
+    merged = tensors_of(run.merged(tmp_path / "merged"))
+    theirs = model.merge_and_unload().state_dict()
+    assert merged.keys() == theirs.keys()
+    assert all(torch.allclose(merged[name], theirs[name], rtol=1e-5, atol=1e-6) for name in merged)
+
+
+@pytest.mark.parametrize("lora", [UNEVEN, TIED_EMBEDDINGS], ids=["adapter", "embeddings"])
+def test_peft_loads_the_adapter_of_a_tied_model(bases: Any, tmp_path: Path, lora: LoraConfig) -> None:
+    run = Trained(bases(tie_word_embeddings=True), lora)
+    logits = run.logits()
+    assert close(logits, logits_of_torch(load_with_peft(run, run.peft(tmp_path / "peft"))))
+
+
+def test_adapter_config_is_the_portable_form(bases: Any, tmp_path: Path) -> None:
+    """llama.cpp reads no rsLoRA flag, vLLM no patterns: with the scale in B and alpha = r everyone multiplies by 1."""
+    for i, lora in enumerate((UNEVEN, RSLORA, WITH_EMBEDDINGS)):
+        run = Trained(bases(), lora)
+        adapter = run.peft(tmp_path / str(i))
+        config = json_of(adapter, "adapter_config.json")
+        assert config["r"] == config["lora_alpha"] == 4
+        assert config["use_rslora"] is False and config["use_dora"] is False and config["bias"] == "none"
+        assert (config["peft_type"], config["task_type"]) == ("LORA", "CAUSAL_LM")
+        assert config["rank_pattern"] == config["alpha_pattern"] == {} and config["lora_dropout"] == 0
+        assert config["base_model_name_or_path"] == run.base
+        assert config["target_modules"] == sorted(lora.target_modules)
+        assert config["modules_to_save"] == (sorted(lora.modules_to_save) or None)
+        tensors = tensors_of(adapter)
+        stem = "base_model.model.model.layers.1.self_attn.q_proj"
+        a, b = (torch.from_numpy(run.trained[f"layers.self_attn.q_proj.{name}"][1]) for name in ("lora_A", "lora_B"))
+        assert torch.equal(tensors[f"{stem}.lora_A.weight"], a.T)
+        assert torch.allclose(tensors[f"{stem}.lora_B.weight"], b.T * lora.scale())
+        assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
+        full = {name for name in tensors if "lora_" not in name}
+        wanted = {"base_model.model.model.embed_tokens.weight", "base_model.model.lm_head.weight"}
+        assert full == (wanted if lora.modules_to_save else set())
+        assert len(tensors) - len(full) == 2 * 2 * len(lora.target_modules)
+
+
+@pytest.mark.parametrize("lora", [LoraConfig(full=True), LoraConfig(target_modules=(), modules_to_save=("embed_tokens",))])
+def test_a_run_without_an_adapter_has_no_adapter_to_export(bases: Any, tmp_path: Path, lora: LoraConfig) -> None:
+    with pytest.raises(UsageError, match="no adapter .*--format=merged"):
+        Trained(bases(), lora).peft(tmp_path / "peft")
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- tokenizer, template, generation
+
+
+@pytest.mark.parametrize("kind", ["merged", "peft"])
+def test_tokenizer_and_template_go_with_the_model(bases: Any, tmp_path: Path, kind: str) -> None:
+    run = Trained(bases(), UNEVEN)
+    output = getattr(run, kind)(tmp_path / "out")
+    assert (Path(output) / "tokenizer.json").read_bytes() == (Path(run.base) / "tokenizer.json").read_bytes()
+    template = read_template("turns")
+    assert (Path(output) / "chat_template.jinja").read_text(encoding="utf-8") == template
+    assert json_of(output, "tokenizer_config.json")["chat_template"] == template
+    tokenizer = transformers.AutoTokenizer.from_pretrained(output)
+    assert tokenizer.eos_token == "<|end_of_turn|>" and tokenizer.bos_token == "<|begin_of_text|>"
+    for prompt in (False, True):
+        text = run.tokenizer.render(CHAT, add_generation_prompt=prompt)
+        assert tokenizer.apply_chat_template(CHAT, tokenize=False, add_generation_prompt=prompt) == text
+        assert tokenizer.apply_chat_template(CHAT, add_generation_prompt=prompt, return_dict=False) == run.tokenizer.encode(text)
+    again = load_tokenizer(output)
+    assert again.stop_ids == run.tokenizer.stop_ids and again.turn_end_token == "<|end_of_turn|>" and again.pad_id == 2
+    assert again.render(CHAT, add_generation_prompt=False) == run.tokenizer.render(CHAT, add_generation_prompt=False)
+
+
+def test_generation_config_stops_on_every_stop_token(bases: Any, tmp_path: Path) -> None:
+    generation = json_of(Trained(bases(), UNEVEN).merged(tmp_path / "turns"), "generation_config.json")
+    assert (generation["bos_token_id"], generation["eos_token_id"], generation["pad_token_id"]) == (0, [1, 6], 2)
+    loaded = transformers.GenerationConfig.from_pretrained(tmp_path / "turns")
+    assert loaded.eos_token_id == [1, 6] and loaded.pad_token_id not in loaded.eos_token_id
+    alpaca = Trained(bases(), UNEVEN, "alpaca").merged(tmp_path / "alpaca")
+    assert json_of(alpaca, "generation_config.json")["eos_token_id"] == [1]
+    assert transformers.AutoTokenizer.from_pretrained(alpaca).eos_token == "<|end_of_text|>"
+
+
+def change_json(path: Path, **changes: Any) -> None:
+    values = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({key: value for key, value in values.items() if value is not None}))
+
+
+@pytest.mark.parametrize("pad", ["<|end_of_text|>", "<|end_of_turn|>", None], ids=["eos", "turn", "none"])
+def test_padding_is_never_a_stop_token(base: Path, tmp_path: Path, pad: str | None) -> None:
+    """A base that pads with its end of text, or does not pad: trained further with labels at padding masked, it never stops."""
+    change_json(base / "tokenizer_config.json", pad_token=pad)
+    output = Trained(str(base), UNEVEN).merged(tmp_path / "merged")
+    assert json_of(output, "generation_config.json")["pad_token_id"] == 2
+    tokenizer = transformers.AutoTokenizer.from_pretrained(output)
+    assert (tokenizer.pad_token, tokenizer.pad_token_id) == ("<|pad|>", 2)
+
+
+def test_a_special_tokens_map_of_the_base_does_not_bring_its_end_token_back(base: Path, tmp_path: Path) -> None:
+    """Bases written by transformers 4 have this file, and 5 still puts it over tokenizer_config.json."""
+    tokens = {"bos_token": "<|begin_of_text|>", "eos_token": "<|end_of_text|>", "pad_token": "<|end_of_text|>"}
+    (base / "special_tokens_map.json").write_text(json.dumps(tokens))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(Trained(str(base), UNEVEN).merged(tmp_path / "merged"))
+    assert (tokenizer.eos_token, tokenizer.pad_token) == ("<|end_of_turn|>", "<|pad|>")
+
+
+def test_what_the_base_says_of_sampling_is_kept(base: Path, tmp_path: Path) -> None:
+    sampling = {"temperature": 0.6, "top_p": 0.9, "do_sample": True, "eos_token_id": [1, 3]}
+    (base / "generation_config.json").write_text(json.dumps(sampling))
+    generation = json_of(Trained(str(base), UNEVEN).merged(tmp_path / "merged"), "generation_config.json")
+    assert (generation["temperature"], generation["top_p"], generation["eos_token_id"]) == (0.6, 0.9, [1, 3, 6])
+
+
+# --- runs
+
+
+def make_run(workdir: Path, run: Trained, *, random_init: bool = False) -> str:
+    """A run directory as `fit` leaves it at its end, without the training."""
+    config = TrainConfig(lora=run.lora)
+    config.model.path, config.model.random_init, config.data.template = run.base, random_init, "turns"
+    workdir.mkdir()
+    (workdir / "config.json").write_text(json.dumps(as_json(config)))
+    with open_checkpointer(str(workdir), save_steps=0, save_total_limit=1) as checkpointer:
+        state = {"trainable": run.trained, "optimizer": {"count": np.asarray(7)}}
+        checkpointer.save(7, jax.tree.map(jnp.asarray, state), force=True)
+    return str(workdir)
+
+
+def test_a_run_is_exported_in_both_forms(bases: Any, tmp_path: Path) -> None:
+    run = Trained(bases(), WITH_EMBEDDINGS)
+    workdir = make_run(tmp_path / "run", run)
+    assert f"{tmp_path}/merged" in export_run(workdir, f"{tmp_path}/merged", "merged")
+    same_tensors(f"{tmp_path}/merged", run.merged(tmp_path / "expected"))
+    said = export_run(workdir, f"{tmp_path}/peft", "peft")
+    assert run.base in said and "embed_tokens, lm_head as modules_to_save, which vLLM and llama.cpp refuse" in said
+    same_tensors(f"{tmp_path}/peft", run.peft(tmp_path / "expected adapter"))
+    assert close(logits_of_directory(workdir), logits_of_directory(f"{tmp_path}/merged"))  # a run directory loads too
+
+
+def test_a_run_from_nothing_is_exported_without_its_base(base: Path, tmp_path: Path) -> None:
+    (base / "model.safetensors").unlink()
+    run = Trained(str(base), LoraConfig(full=True))
+    workdir = make_run(tmp_path / "run", run, random_init=True)
+    export_run(workdir, f"{tmp_path}/merged", "merged")
+    assert close(logits_of_directory(workdir), logits_of_directory(f"{tmp_path}/merged"))
+    with pytest.raises(UsageError, match="no adapter"):
+        export_run(workdir, f"{tmp_path}/peft", "peft")
+
+
+def test_a_run_without_a_checkpoint(bases: Any, tmp_path: Path) -> None:
+    workdir = Path(make_run(tmp_path / "run", Trained(bases(), UNEVEN)))
+    shutil.rmtree(workdir / "checkpoints")
+    for form in ("merged", "peft"):
+        with pytest.raises(UsageError, match=f"{workdir}: no checkpoint"):
+            export_run(str(workdir), f"{tmp_path}/out", form)
+    assert not (tmp_path / "out").exists()
+
+
+# --- other file systems
+
+
+def test_on_memory(bases: Any, tmp_path: Path) -> None:
+    root = "memory://test_hf"
+    fsspec.filesystem("memory").put(bases(), "/test_hf/base", recursive=True)
+    local, remote = Trained(bases(), WITH_EMBEDDINGS), Trained(f"{root}/base", WITH_EMBEDDINGS)
+    assert np.array_equal(remote.logits(), local.logits())
+    for kind in ("merged", "peft"):
+        here, there = getattr(local, kind)(tmp_path / kind), getattr(remote, kind)(f"{root}/{kind}")
+        fetched = tmp_path / f"{kind} from memory"
+        fsspec.filesystem("memory").get(f"/test_hf/{kind}", str(fetched), recursive=True)
+        names = sorted(path.name for path in Path(here).iterdir())
+        assert sorted(path.name for path in fetched.iterdir()) == names
+        for name in names:
+            ours, theirs = ((directory / name).read_bytes() for directory in (fetched, Path(here)))
+            assert ours.replace(f"{root}/base".encode(), bases().encode()) == theirs, name
+        with pytest.raises(UsageError, match=f"{there} exists already"):
+            getattr(remote, kind)(there)
+    assert not fsspec.filesystem("memory").glob("/test_hf/*.tmp*")
+    assert np.array_equal(logits_of_directory(f"{root}/merged"), logits_of_directory(str(tmp_path / "merged")))

@@ -1,0 +1,175 @@
+"""Loading a Hugging Face directory: the same values as transformers, each device its own part, and bases that do not fit."""
+
+import shutil
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+import transformers
+
+from alif_jax import UsageError
+from alif_jax.hf import load_params, read_model_config
+from alif_jax.load import load_model
+from alif_jax.lora import LoraConfig
+from alif_jax.model import skeleton
+from alif_jax.safetensors import Checkpoint
+from alif_jax.sharding import MeshConfig, make_mesh
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """`bases(dtype=…, tie_word_embeddings=…, …)`: a base directory that no test changes, made once."""
+    return cache(lambda **changes: tiny.make_base(tmp_path_factory.mktemp("base"), **changes))
+
+
+@pytest.fixture
+def base(bases: Any, tmp_path: Path) -> Path:
+    """A copy to be damaged."""
+    return Path(shutil.copytree(bases(), tmp_path / "base"))
+
+
+def one_device() -> jax.sharding.Mesh:
+    return make_mesh(MeshConfig(), jax.devices()[:1])
+
+
+def tensors_of(directory: str | Path) -> dict[str, torch.Tensor]:
+    """Of all files of a directory, read by the library."""
+    shards = [safetensors.torch.load_file(path) for path in Path(directory).glob("*.safetensors")]
+    return {name: tensor for shard in shards for name, tensor in shard.items()}
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_loads_what_transformers_wrote(bases: Any, tied: bool) -> None:
+    directory = bases(tie_word_embeddings=tied)
+    model = transformers.AutoModelForCausalLM.from_pretrained(directory)
+    loaded = load_model(directory, one_device())
+    expected = tiny.params_of(model, loaded.skeleton)
+    assert loaded.params.keys() == expected.keys() and ("lm_head.kernel" in expected) != tied
+    for name, values in loaded.params.items():
+        assert values.dtype == jnp.float32 and np.array_equal(values, expected[name]), name
+
+
+@pytest.mark.parametrize(("fsdp", "tensor"), [(8, 1), (4, 2)])
+def test_eight_devices_hold_their_own_shards_only(bases: Any, fsdp: int, tensor: int) -> None:
+    directory = bases(max_shard_size="100KB")
+    assert len(list(Path(directory).glob("*.safetensors"))) > 2
+    whole = load_model(directory, one_device()).params
+    split = load_model(directory, make_mesh(MeshConfig(fsdp=fsdp, tensor=tensor)), param_dtype=jnp.bfloat16).params
+    held = 0
+    for name, values in split.items():
+        parts = 1 if name.endswith("scale") else 8  # every matrix is split over all devices, the norms' scales over none
+        for shard in values.addressable_shards:
+            assert shard.data.size == values.size // parts, name
+            assert np.array_equal(shard.data, whole[name][shard.index].astype(jnp.bfloat16)), name
+        assert len(values.addressable_shards) == 8
+        held += values.addressable_shards[0].data.nbytes
+    assert held < sum(values.nbytes for values in split.values()) / 7
+
+
+def test_only_the_rows_of_the_own_devices_are_read(bases: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One process of many asks for a part of each tensor: for rows it must not read the rest."""
+    directory, config = bases(), read_model_config(bases())
+    model = skeleton(config, LoraConfig(rank=0, target_modules=()))
+    read: list[tuple[str, slice]] = []
+    original = Checkpoint.read
+
+    def spy(self: Checkpoint, name: str, rows: slice = slice(None)) -> np.ndarray:
+        read.append((name, rows))
+        return original(self, name, rows)
+
+    monkeypatch.setattr(Checkpoint, "read", spy)
+    load_params(directory, model, ("embed_tokens.embedding",), make_mesh(MeshConfig(fsdp=1, tensor=8)), config)
+    assert sorted(rows.indices(tiny.VOCAB)[:2] for _, rows in read) == [(i * 40, i * 40 + 40) for i in range(8)]
+
+
+def test_a_mesh_that_does_not_divide(bases: Any) -> None:
+    with pytest.raises(UsageError, match=r"\(embed, 60\) cannot be divided over fsdp = 8"):
+        load_model(bases(hidden_size=60), make_mesh(MeshConfig(fsdp=8)))
+
+
+def change_tensors(directory: Path, **changes: torch.Tensor | None) -> None:
+    tensors = tensors_of(directory)
+    for name, value in changes.items():
+        tensors[name] = value  # type: ignore[assignment]
+    kept = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    safetensors.torch.save_file(kept, directory / "model.safetensors", {"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("model.layers.1.mlp.up_proj.weight", None, "is missing"),
+        ("lm_head.weight", None, "is missing"),
+        ("model.layers.2.mlp.up_proj.weight", torch.zeros(96, 64), "is not of this architecture"),
+        ("model.layers.0.self_attn.q_proj.bias", torch.zeros(96), "is not of this architecture"),
+        ("model.layers.0.mlp.up_proj.weight", torch.zeros(64, 96), "has shape (64, 96), config.json implies (96, 64)"),
+        ("model.embed_tokens.weight", torch.zeros(328, 64), "has shape (328, 64), config.json implies (320, 64)"),
+        ("model.layers.0.input_layernorm.weight", torch.zeros(64, 1), "has shape (64, 1), config.json implies (64,)"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_named(base: Path, name: str, value: torch.Tensor | None, words: str) -> None:
+    change_tensors(base, **{name: value})
+    with pytest.raises(UsageError) as error:
+        load_model(str(base), one_device())
+    assert str(base) in str(error.value) and name in str(error.value) and words in str(error.value)
+
+
+def test_what_old_checkpoints_carry_is_no_error(base: Path, bases: Any, tmp_path: Path) -> None:
+    change_tensors(base, **{"model.layers.0.self_attn.rotary_emb.inv_freq": torch.zeros(12)})
+    load_model(str(base), one_device())
+    tied = Path(shutil.copytree(bases(tie_word_embeddings=True), tmp_path / "tied"))
+    change_tensors(tied, **{"lm_head.weight": tensors_of(tied)["model.embed_tokens.weight"].clone()})
+    load_model(str(tied), one_device())
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ("config.json", "config.json: no such file"),
+        ("tokenizer.json", "tokenizer.json: no such file"),
+        ("tokenizer_config.json", "tokenizer_config.json: eos_token=None"),
+        ("model.safetensors", "neither model.safetensors nor model.safetensors.index.json"),
+    ],
+)
+def test_a_base_without_a_needed_file(base: Path, file: str, words: str) -> None:
+    (base / file).unlink()
+    with pytest.raises(UsageError) as error:
+        load_model(str(base), one_device())
+    assert str(base) in str(error.value) and words in str(error.value)
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "tokenizer_config.json"])
+def test_a_file_that_is_cut_off(base: Path, file: str) -> None:
+    (base / file).write_text((base / file).read_text()[:100])
+    with pytest.raises(UsageError, match=str(base / file)):
+        load_model(str(base), one_device())
+
+
+def test_a_tokenizer_larger_than_the_embedding(bases: Any) -> None:
+    directory = bases(vocab_size=312)
+    with pytest.raises(UsageError, match=f"{directory}: the tokenizer has ids up to 319, but the embedding has only 312 rows"):
+        load_model(directory, one_device())
+    load_model(bases(vocab_size=328), one_device())  # rows that no token uses are usual
+
+
+def test_no_such_model(tmp_path: Path) -> None:
+    for path in (f"{tmp_path}/nowhere", "nowhere", "owner/name/more"):
+        with pytest.raises(UsageError, match=f"{path}: neither a directory here nor a hub id"):
+            load_model(path, one_device())
+    with pytest.raises(UsageError, match="memory://test_hf/nowhere/config.json: no such file"):
+        load_model("memory://test_hf/nowhere", one_device())
+
+
+def test_from_memory(bases: Any) -> None:
+    fsspec.filesystem("memory").put(bases(max_shard_size="100KB"), "/test_hf/base", recursive=True)
+    ours, theirs = (load_model(path, one_device()) for path in ("memory://test_hf/base", bases()))
+    assert ours.config == theirs.config and ours.tokenizer.encode("سلام") == theirs.tokenizer.encode("سلام")
+    assert all(np.array_equal(values, theirs.params[name]) for name, values in ours.params.items())

@@ -1,0 +1,124 @@
+"""The optimizer against torch.optim.AdamW with the schedules of transformers, step by step."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import torch
+import transformers
+
+from alif_jax import UsageError
+from alif_jax.optim import OptimConfig, named_leaves, optimizer, schedule
+
+SCHEDULES = {
+    "cosine": transformers.get_cosine_schedule_with_warmup,
+    "linear": transformers.get_linear_schedule_with_warmup,
+    "constant": lambda optimizer, warmup, steps: transformers.get_constant_schedule_with_warmup(optimizer, warmup),
+}
+SHAPES = {
+    "embed_tokens.embedding": (7, 4),
+    "layers.input_layernorm.scale": (2, 4),
+    "layers.mlp.up_proj.kernel": (2, 4, 6),
+    "layers.mlp.up_proj.lora_A": (2, 4, 3),
+    "lm_head.kernel": (4, 7),
+    "norm.scale": (4,),
+}
+NORMS = ("layers.input_layernorm.scale", "norm.scale")
+EMBEDDINGS = ("embed_tokens.embedding", "lm_head.kernel")
+
+
+def random_tree(seed: int, scale: float = 1.0) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return {name: (scale * rng.standard_normal(shape)).astype(np.float32) for name, shape in SHAPES.items()}
+
+
+def torch_run(config: OptimConfig, steps: int, gradients: list[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
+    """Parameters after each step of the reference: norms without decay, embeddings and head in a group of their own."""
+    tensors = {name: torch.nn.Parameter(torch.tensor(values)) for name, values in random_tree(0).items()}
+    embedding_rate = config.learning_rate if config.embedding_learning_rate is None else config.embedding_learning_rate
+    others = [name for name in SHAPES if name not in NORMS + EMBEDDINGS]
+    reference = torch.optim.AdamW(
+        [
+            {"params": [tensors[name] for name in others]},
+            {"params": [tensors[name] for name in NORMS], "weight_decay": 0.0},
+            {"params": [tensors[name] for name in EMBEDDINGS], "lr": embedding_rate},
+        ],
+        lr=config.learning_rate,
+        betas=(config.adam_beta1, config.adam_beta2),
+        eps=config.adam_epsilon,
+        weight_decay=config.weight_decay,
+    )
+    rates = SCHEDULES[config.lr_scheduler_type](reference, config.warmup_steps, steps)
+    after = []
+    for step_gradients in gradients:
+        for name, tensor in tensors.items():
+            tensor.grad = torch.tensor(step_gradients[name])
+        torch.nn.utils.clip_grad_norm_(list(tensors.values()), config.max_grad_norm)
+        reference.step()
+        rates.step()
+        after.append({name: tensor.detach().numpy().copy() for name, tensor in tensors.items()})
+    return after
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        OptimConfig(
+            learning_rate=0.03, embedding_learning_rate=0.004, warmup_steps=2, weight_decay=0.1, adam_beta1=0.8,
+            adam_beta2=0.95, adam_epsilon=1e-3, max_grad_norm=0.7,
+        ),
+        OptimConfig(learning_rate=0.01, lr_scheduler_type="linear", weight_decay=0.3),
+        OptimConfig(learning_rate=0.01, lr_scheduler_type="constant", warmup_steps=3, max_grad_norm=5.0),
+    ],
+)  # fmt: skip
+def test_steps_are_torchs(config: OptimConfig) -> None:
+    config.validate()
+    steps = 7
+    gradients = [random_tree(1 + step, scale) for step, scale in enumerate([0.01, 1.0, 0.3, 0.02, 2.0, 0.05, 0.1])]
+    norms = [np.sqrt(sum((values**2).sum() for values in tree.values())) for tree in gradients]
+    assert min(norms) < config.max_grad_norm < max(norms)  # some are clipped, some are not
+    tx = optimizer(config, steps)
+    params: dict[str, jax.Array] = jax.tree.map(jnp.asarray, random_tree(0))
+    state, update = tx.init(params), jax.jit(tx.update)
+    for step, expected in enumerate(torch_run(config, steps, gradients)):
+        updates, state = update(gradients[step], state, params)
+        params = optax.apply_updates(params, updates)
+        for name in SHAPES:
+            np.testing.assert_allclose(params[name], expected[name], rtol=1e-5, atol=1e-6, err_msg=f"step {step}, {name}")
+
+
+@pytest.mark.parametrize("kind", SCHEDULES)
+@pytest.mark.parametrize(("warmup", "steps"), [(0, 9), (3, 10), (5, 5), (1, 1), (0, 1)])
+def test_schedules_are_transformers(kind: str, warmup: int, steps: int) -> None:
+    config = OptimConfig(learning_rate=0.3, lr_scheduler_type=kind, warmup_steps=warmup)
+    reference = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.3)
+    rates = SCHEDULES[kind](reference, warmup, steps)
+    ours = schedule(config, steps)
+    for step in range(steps):
+        assert float(ours(step)) == pytest.approx(reference.param_groups[0]["lr"], rel=1e-5, abs=1e-7), step
+        reference.step()
+        rates.step()
+
+
+def test_max_grad_norm_0_is_no_clipping() -> None:
+    """As TrainingArguments has it."""
+    gradients, params = random_tree(1, 100.0), random_tree(0)
+    unclipped, generous = (optimizer(OptimConfig(max_grad_norm=norm, adam_epsilon=1.0), 3) for norm in (0.0, 1e9))
+    got, expected = (jax.jit(tx.update)(gradients, tx.init(params), params)[0] for tx in (unclipped, generous))
+    for name in SHAPES:
+        np.testing.assert_array_equal(got[name], expected[name])
+
+
+def test_state_is_named_after_what_it_holds() -> None:
+    params = random_tree(0)
+    leaves = named_leaves(optimizer(OptimConfig(), 3).init(params))
+    moments = {f"1.{moment}.{name}" for moment in ("mu", "nu") for name in SHAPES}
+    assert moments < leaves.keys()
+    assert {name: leaves[f"1.nu.{name}"].shape for name in SHAPES} == SHAPES
+    assert all(leaves[name].shape == () for name in leaves.keys() - moments)
+
+
+def test_unknown_schedule() -> None:
+    with pytest.raises(UsageError, match="optim.lr_scheduler_type='cosin' is not one of constant, linear, cosine"):
+        OptimConfig(lr_scheduler_type="cosin").validate()
