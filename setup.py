@@ -39,7 +39,6 @@ DATA = [
     "openai>=3.50,<4",
     "rapidfuzz>=3.14,<4",
     "regex>=2025.10.22",
-    "stamina>=26.1,<27",
 ]
 VERIFY = [
     "torch==2.13.0",

@@ -27,7 +27,7 @@ def attend(
     Segment 0 is padding; its rows come out as something finite that nobody reads. Softmax in fp32, scale 1/√H.
     """
     if backend not in BACKENDS:
-        raise UsageError(f"attention backend {backend!r} is not one of {', '.join(BACKENDS)}; change config.attention")
+        raise UsageError(f"attention backend {backend!r} is not one of {', '.join(BACKENDS)}; change config.model.attention")
     same_segment_BTS = q_segments_BT[:, :, None] == kv_segments_BS[:, None, :]
     not_later_BTS = q_positions_BT[:, :, None] >= kv_positions_BS[:, None, :]
     mask_B1TS = (same_segment_BTS & not_later_BTS)[:, None]

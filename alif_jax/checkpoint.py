@@ -22,6 +22,10 @@ def checkpoint_directory(workdir: str) -> str:
     return join(workdir, "checkpoints")
 
 
+def step_path(workdir: str, step: int) -> epath.Path:
+    return epath.Path(absolute(join(checkpoint_directory(workdir), str(step))))
+
+
 def absolute(path: str) -> str:
     """Orbax wants absolute local paths; addresses such as gs://… stay as they are."""
     return path if "://" in path else fsspec.core.url_to_fs(path)[1]
@@ -68,20 +72,22 @@ def _flat(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 def restore(workdir: str, step: int, abstract: State) -> State:
     """The state saved at `step`, onto the shardings of `abstract` (ShapeDtypeStructs). Any mesh may have saved it."""
-    path = epath.Path(absolute(join(checkpoint_directory(workdir), str(step))))
+    path = step_path(workdir, step)
     check_same(ocp.metadata(path).metadata, abstract, str(path))
     return ocp.load(path, abstract)
 
 
-def load_trainables(workdir: str) -> dict[str, np.ndarray]:
-    """The newest trained parameters of a run, on the host: what exporting needs; the optimizer is not read."""
+def load_trainables(workdir: str, abstract: Mapping[str, jax.ShapeDtypeStruct] | None = None) -> dict[str, Any]:
+    """The newest trained parameters of a run, without the optimizer: onto the shardings of `abstract`, or NumPy on the host."""
     step = latest_step(workdir)
     if step is None:
         raise UsageError(f"{workdir}: no checkpoint in it; train first (launch/train.py --workdir={workdir})")
-    path = epath.Path(absolute(join(checkpoint_directory(workdir), str(step))))
-    saved = ocp.metadata(path).metadata
-    wanted = {name: np.empty(leaf.shape, leaf.dtype) for name, leaf in saved["trainable"].items()}
+    path = step_path(workdir, step)
+    saved = ocp.metadata(path).metadata["trainable"]
+    if abstract is not None:
+        check_same(saved, abstract, str(path))
+    wanted: Mapping[str, Any] = abstract or {name: np.empty(leaf.shape, leaf.dtype) for name, leaf in saved.items()}
     context = ocp.Context()
     context.pytree.loading.partial_load = True
     with context:
-        return ocp.load(path, {"trainable": wanted})["trainable"]
+        return ocp.load(path, {"trainable": dict(wanted)})["trainable"]

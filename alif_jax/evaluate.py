@@ -7,10 +7,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
+from alif_jax import UsageError
 from alif_jax.data.pack import Batches
 from alif_jax.data.template import DataConfig, encode_records
 from alif_jax.data.tfrecord import read_records
@@ -46,7 +46,7 @@ def heldout_loss(params: Params, skeleton: Skeleton, mesh: Mesh, batches: Batche
         for step in range(batches.steps):
             batch = batches.batch_at(step)
             losses = masked_losses(params, put_batch(mesh, batch), skeleton=skeleton, chunk=chunk, out=replicated(mesh))
-            losses_BL = np.asarray(multihost_utils.process_allgather(losses, tiled=True), np.float64)
+            losses_BL = np.asarray(losses, np.float64)
             for row, members in enumerate(batches.members_at(step)):
                 segments = batch["segment_ids"][0, row]
                 sums[members] += np.bincount(segments, losses_BL[row], len(members) + 1)[1:]
@@ -63,20 +63,26 @@ def heldout_loss(params: Params, skeleton: Skeleton, mesh: Mesh, batches: Batche
 
 
 def _summary(sums: np.ndarray, counts: np.ndarray, text_bytes: np.ndarray) -> dict[str, Any]:
-    total, tokens = float(sums.sum()), int(counts.sum())
-    return {"loss": total / tokens, "tokens": tokens, "bits_per_byte": total / math.log(2) / int(text_bytes.sum())}
+    total, tokens, size = float(sums.sum()), int(counts.sum()), int(text_bytes.sum())
+    return {"loss": total / tokens, "tokens": tokens, "bits_per_byte": total / math.log(2) / size if size else None}
 
 
 def evaluate_loss(
     loaded: Loaded, data: str, *, split: str = "heldout", sequence_length: int = 2048, batch_size: int = 8, template: str = ""
 ) -> dict[str, Any]:
-    """`heldout_loss` of a loaded model on a directory of shards, rendered with its own chat template or `template`."""
+    """`heldout_loss` of a loaded model on a directory of shards, rendered with its own chat template or `template`.
+
+    Beside it `examples`, and `shortened`: by source, those longer than sequence_length (documents split, conversations dropped).
+    """
     tokenizer = load_tokenizer(loaded.tokenizer.directory, template) if template else loaded.tokenizer
     config = DataConfig(path=data, sequence_length=sequence_length)
     examples = encode_records(read_records(data, split), tokenizer, config)
     parts = batch_parts(loaded.mesh)
+    if not examples.ids:
+        raise UsageError(f"{data}: no {split} record fits {sequence_length} tokens ({examples.shortened} dropped)")
     batches = Batches(examples, sequence_length, -(-batch_size // parts) * parts)
-    return heldout_loss(loaded.params, loaded.skeleton, loaded.mesh, batches)
+    result = heldout_loss(loaded.params, loaded.skeleton, loaded.mesh, batches)
+    return result | {"examples": len(examples.ids), "shortened": examples.shortened}
 
 
 def loss_table(result: dict[str, Any]) -> str:
@@ -85,5 +91,9 @@ def loss_table(result: dict[str, Any]) -> str:
     for key in ("source", "task", "language"):
         rows += [(f"{key} {name}", part) for name, part in result[f"by_{key}"].items()]
     lines = [f"{'':32}{'loss':>9}{'bits/byte':>11}{'tokens':>10}"]
-    lines += [f"{name:32}{part['loss']:9.4f}{part['bits_per_byte']:11.4f}{part['tokens']:10,}" for name, part in rows]
+    for name, part in rows:
+        per_byte = "-" if part["bits_per_byte"] is None else f"{part['bits_per_byte']:.4f}"
+        lines.append(f"{name:32}{part['loss']:9.4f}{per_byte:>11}{part['tokens']:10,}")
+    if result["shortened"]:
+        lines.append(f"longer than a row, split or dropped: {result['shortened']}")
     return "\n".join(lines)

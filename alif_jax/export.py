@@ -1,4 +1,7 @@
-"""To Hugging Face: a run into a merged model or a PEFT adapter. Host memory only, a tensor at a time; no accelerator."""
+"""To Hugging Face: a run into a merged model or a PEFT adapter. No accelerator.
+
+The base is read and written a tensor at a time; the trained parameters are in host memory at once.
+"""
 
 import re
 from collections.abc import Mapping
@@ -25,10 +28,10 @@ def export_run(workdir: str, output: str, form: str) -> str:
     """Exports a run's newest checkpoint, `form` merged or peft. Returns what was written, in a line."""
     run, trained = read_run(workdir), load_trainables(workdir)
     if form == "peft":
-        export_peft(output, config=run.config, lora=run.lora, trained=trained, base=run.base, tokenizer=run.tokenizer)
+        export_peft(output, config=run.config, lora=run.lora, trained=trained, base=run.base_name, tokenizer=run.tokenizer)
         saved = ", ".join(run.lora.modules_to_save)
         warning = f"; with {saved} as modules_to_save, which vLLM and llama.cpp refuse: give them the merged model"
-        return f"PEFT adapter for {run.base}: {output}{warning if saved else ''}"
+        return f"PEFT adapter for {run.base_name}: {output}{warning if saved else ''}"
     base = None if run.random_init else run.base
     export_merged(output, config=run.config, lora=run.lora, trained=trained, base=base, tokenizer=run.tokenizer)
     return f"merged model: {output}"
@@ -58,6 +61,7 @@ def export_merged(
             tensors[key] = _merged_tensor(name, layer, key, lora, trained, checkpoint, np.dtype(dtype))
     write_sharded(temporary, tensors, shard_bytes=SHARD_BYTES)
     hf_config = files.read_json(join(tokenizer.directory, "config.json"))
+    hf_config.pop("dtype", None)  # transformers 5's name of torch_dtype; both are read, one would contradict the other
     hf_config |= {"architectures": ["LlamaForCausalLM"], "tie_word_embeddings": config.tie_word_embeddings}
     written = tensors["model.embed_tokens.weight"].dtype
     hf_config |= {"torch_dtype": str(written), **legacy_rope(config)}
@@ -115,7 +119,7 @@ def export_peft(
     Embeddings and head trained in full go as `modules_to_save`: PEFT loads them, vLLM and llama.cpp refuse them.
     """
     if lora.full or not lora.target_modules:
-        raise UsageError("this run has no adapter (everything was trained in full); export it with --format=merged")
+        raise UsageError("this run has no adapter (it trained the base itself): export it with --format=merged")
     temporary = _begin(output)
     fp32 = np.dtype(np.float32)
     tensors: dict[str, Tensor] = {}
@@ -131,6 +135,9 @@ def export_peft(
                 made = np.asarray(one, np.float32)
                 made = made.T if is_transposed(name) else made
             tensors[f"base_model.model.{key}"] = Tensor(made.shape, fp32, partial(np.asarray, made))
+    tied = config.tie_word_embeddings and "embed_tokens" in lora.modules_to_save
+    if tied:  # PEFT keeps a copy of the tied head and looks for its key
+        tensors["base_model.model.lm_head.weight"] = tensors["base_model.model.model.embed_tokens.weight"]
     write(join(temporary, "adapter_model.safetensors"), tensors)
     adapter_config: dict[str, Any] = {
         "peft_type": "LORA",
@@ -148,6 +155,7 @@ def export_peft(
         "init_lora_weights": True,
         "target_modules": sorted(lora.target_modules),
         "modules_to_save": sorted(lora.modules_to_save) or None,
+        "ensure_weight_tying": tied,
         "rank_pattern": {},
         "alpha_pattern": {},
     }
@@ -166,8 +174,13 @@ def write_tokenizer(output: str, tokenizer: Tokenizer) -> None:
     if tokenizer.template is not None:
         config["chat_template"] = tokenizer.template  # transformers < 4.43, TGI and others read only this place
         files.write_text(join(output, "chat_template.jinja"), tokenizer.template)
-    config["eos_token"] = tokenizer.turn_end_token or tokenizer.eos_token
-    files.write_json(join(output, "tokenizer_config.json"), config)
+    special: dict[str, str | None] = {"eos_token": tokenizer.turn_end_token or tokenizer.eos_token}
+    if tokenizer.pad_id is not None:
+        special["pad_token"] = tokenizer.core.id_to_token(tokenizer.pad_id)
+    files.write_json(join(output, "tokenizer_config.json"), config | special)
+    special_map = join(output, "special_tokens_map.json")  # where a base has it, it goes before tokenizer_config.json
+    if files.exists(special_map):
+        files.write_json(special_map, files.read_json(special_map) | special)
     generation = files.read_json_or(join(tokenizer.directory, "generation_config.json"), {})
     generation |= {"bos_token_id": tokenizer.bos_id, "eos_token_id": list(tokenizer.stop_ids)}
     generation["pad_token_id"] = tokenizer.pad_id

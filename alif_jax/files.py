@@ -1,6 +1,7 @@
 """The few file operations of the trainer, through fsspec: local paths, `gs://…`, `memory://…` look the same."""
 
 import json
+import os
 import posixpath
 from typing import IO, Any
 
@@ -47,7 +48,7 @@ def remove_directory(directory: str) -> None:
 
 
 def move_directory(source: str, target: str) -> None:
-    """Renames a directory: one atomic rename on local disks, a copy and delete on object stores."""
+    """Renames a directory: in one step on local disks, file by file on object stores."""
     filesystem, local = fsspec.core.url_to_fs(source)
     filesystem.mv(local, fsspec.core.url_to_fs(target)[1], recursive=True)
 
@@ -65,9 +66,17 @@ def read_json_or(path: str, default: Any) -> Any:
     return read_json(path) if exists(path) else default
 
 
+def is_local(path: str) -> bool:
+    return "://" not in path
+
+
 def write_text(path: str, text: str) -> None:
-    with open_file(path, "w") as file:
+    """Replaces the file in one step, so that a kill leaves the old or the new one (object stores do so by themselves)."""
+    beside = path + ".tmp" if is_local(path) else path
+    with open_file(beside, "w") as file:
         file.write(text)
+    if beside != path:
+        os.replace(beside, path)
 
 
 def write_json(path: str, value: Any) -> None:

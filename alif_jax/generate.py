@@ -35,13 +35,18 @@ class Generation:
 def read_prompts(path: str) -> list[str]:
     """The "prompt" of each line of a JSONL file. Raises UsageError with the number of a line that has none."""
     with open_file(path, "r") as file:
-        lines = [line for line in file.read().splitlines() if line.strip()]
+        lines = file.read().split("\n")  # splitlines() would split at U+2028 inside a string
     prompts = []
     for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
         try:
-            prompts.append(json.loads(line)["prompt"])
+            prompt = json.loads(line)["prompt"]
         except (json.JSONDecodeError, KeyError, TypeError):
-            raise UsageError(f'{path}, line {number}: expected a JSON object with "prompt", got {line[:60]!r}') from None
+            prompt = None
+        if not isinstance(prompt, str):
+            raise UsageError(f'{path}, line {number}: expected a JSON object with "prompt", got {line[:60]!r}')
+        prompts.append(prompt)
     if not prompts:
         raise UsageError(f"{path}: no prompt in it")
     return prompts
@@ -64,6 +69,10 @@ def generate(
     """
     if max_new_tokens < 1:
         raise UsageError(f"max_new_tokens={max_new_tokens}: at least 1")
+    if temperature < 0 or not 0 < top_p <= 1:
+        raise UsageError(f"temperature={temperature}, top_p={top_p}: expected temperature >= 0 and 0 < top_p <= 1")
+    if not prompts:
+        return []
     tokenizer, mesh = loaded.tokenizer, loaded.mesh
     texts = [
         (tokenizer.bos_token or "") + prompt
@@ -72,6 +81,8 @@ def generate(
         for prompt in prompts
     ]
     encoded = tokenizer.encode_batch(texts)
+    if not all(encoded):
+        raise UsageError("a prompt without a single token: this tokenizer has no BOS token, so give at least one character")
     parts = batch_parts(mesh)
     rows = -(-min(batch_size, len(prompts)) // parts) * parts
     order = np.argsort([len(ids) for ids in encoded], kind="stable")  # similar lengths together
@@ -85,7 +96,7 @@ def generate(
             keys_B = np.zeros(rows, np.int32)
             for row, i in enumerate(chosen):
                 tokens_BP[row, : len(encoded[i])] = encoded[i]
-                lengths_B[row], keys_B[row] = max(len(encoded[i]), 1), i
+                lengths_B[row], keys_B[row] = len(encoded[i]), i
             out_BM = _decode(
                 loaded.params, tokens_BP, lengths_B, keys_B, jax.random.key(seed), np.int32(len(chosen)),
                 jnp.float32(temperature), jnp.float32(top_p), jnp.asarray(tokenizer.stop_ids),

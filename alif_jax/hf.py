@@ -54,7 +54,9 @@ def read_model_config(directory: str) -> ModelConfig:
 
 
 def load_params(directory: str, model: Skeleton, names: tuple[str, ...], mesh: Mesh, config: ModelConfig) -> Params:
-    """Reads the named parameters straight into their device shards; each process reads only its own devices' rows.
+    """Reads the named parameters straight into their device shards, a shard at a time.
+
+    Of a tensor only the rows of a shard are read; columns (fsdp splits the columns of most weights) are cut out of whole rows.
 
     Raises UsageError for a tensor that is missing, unexpected, there twice, or of another shape, naming it.
     """

@@ -3,17 +3,15 @@
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from alif_jax import UsageError, files
-from alif_jax.checkpoint import latest_step, load_trainables
+from alif_jax.checkpoint import load_trainables
 from alif_jax.files import join
 from alif_jax.hf import load_params, read_model_config, resolve_model
 from alif_jax.lora import LoraConfig
 from alif_jax.model import ModelConfig, Params, Skeleton, skeleton
-from alif_jax.sharding import sharding_of
 from alif_jax.tokenizer import Tokenizer, load_tokenizer
 
 NOTHING_TRAINED = LoraConfig(rank=0, target_modules=())
@@ -32,14 +30,17 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Run:
-    """What a run directory says of itself. base: the directory of its config.json, tokenizer and (unless random_init) weights."""
+    """What a run directory says of itself.
+
+    base: the directory of its config.json, tokenizer and (unless random_init) weights; base_name: as the user gave it.
+    """
 
     base: str
+    base_name: str
     random_init: bool
     config: ModelConfig
     lora: LoraConfig
     tokenizer: Tokenizer
-    resolved: dict[str, Any]
 
 
 def is_run(path: str) -> bool:
@@ -51,14 +52,15 @@ def is_run(path: str) -> bool:
 def read_run(workdir: str) -> Run:
     resolved = files.read_json(join(workdir, "config.json"))
     lora: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in resolved["lora"].items()}
-    base = resolve_model(resolved["model"]["path"])
+    base_name = resolved["model"]["path"]
+    base = resolve_model(base_name)
     return Run(
         base=base,
+        base_name=base_name,
         random_init=resolved["model"]["random_init"],
         config=read_model_config(base),
         lora=LoraConfig(**lora),
         tokenizer=load_tokenizer(base, resolved["data"]["template"]),
-        resolved=resolved,
     )
 
 
@@ -68,12 +70,9 @@ def load_model(path: str, mesh: Mesh, *, dtype: Any = jnp.float32, param_dtype: 
         run = read_run(path)
         check_heads(run.config, mesh)
         model = skeleton(run.config, run.lora, dtype=dtype, param_dtype=param_dtype)
-        if latest_step(path) is None:
-            raise UsageError(f"{path}: a run without a checkpoint yet; train it first")
-        trained = load_trainables(path)
-        params = {} if run.random_init else load_params(run.base, model, model.frozen, mesh, run.config)
-        for name, values in trained.items():
-            params[name] = jax.device_put(values, sharding_of(mesh, model.axes[name], values.shape, name))
+        params = load_trainables(path, model.abstract(mesh, model.trainable))
+        if not run.random_init:
+            params |= load_params(run.base, model, model.frozen, mesh, run.config)
         return Loaded(run.config, model, params, run.tokenizer, mesh)
     directory = resolve_model(path)
     config = read_model_config(directory)

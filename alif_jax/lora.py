@@ -29,7 +29,7 @@ class Trainable(nnx.Variable):
 
 @dataclass(kw_only=True)
 class LoraConfig:
-    """What is trained beside nothing else. Keys as in PEFT, but for `rank` (PEFT's `r`) and `alpha` (`lora_alpha`).
+    """What is trained; everything else is frozen. Keys as in PEFT, but for `rank` (PEFT's `r`) and `alpha` (`lora_alpha`).
 
     target_modules: projections that get an adapter. modules_to_save: of `embed_tokens, lm_head`, those trained in full.
     full: train every parameter, without adapters (the other keys are then not used).

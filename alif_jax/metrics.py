@@ -1,13 +1,14 @@
 """Where a run's numbers go: metrics.jsonl (one JSON object a logged step), TensorBoard, and a line on the console."""
 
 import json
+import math
 import sys
 from collections.abc import Mapping
 from typing import Any
 
 from tensorboardX import SummaryWriter
 
-from alif_jax.files import exists, join, open_file, write_text
+from alif_jax.files import exists, is_local, join, open_file, write_text
 
 
 class MetricWriter:
@@ -20,13 +21,16 @@ class MetricWriter:
         if exists(self.path):
             with open_file(self.path, "r") as file:
                 self.rows = [line for line in file.read().splitlines() if _step_of(line) <= first_step]
-        self.tensorboard = SummaryWriter(join(workdir, "tensorboard"), purge_step=first_step + 1)
+        place = workdir if is_local(workdir) or workdir.startswith("gs://") else None  # where tensorboardX can write
+        self.tensorboard = SummaryWriter(join(workdir, "tensorboard"), purge_step=first_step + 1) if place else None
         self.flush()
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
-        self.rows.append(json.dumps({"step": step, **values}))
-        for name, value in values.items():
-            self.tensorboard.add_scalar(name, value, step)
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}  # JSON knows no NaN
+        self.rows.append(json.dumps({"step": step, **finite}))
+        if self.tensorboard:
+            for name, value in values.items():
+                self.tensorboard.add_scalar(name, value, step)
         parts = [f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items()]
         print(f"step {step:>6}  " + "  ".join(parts), file=sys.stderr, flush=True)
         self.flush()
@@ -36,7 +40,8 @@ class MetricWriter:
 
     def close(self) -> None:
         self.flush()
-        self.tensorboard.close()
+        if self.tensorboard:
+            self.tensorboard.close()
 
 
 def _step_of(line: str) -> float:

@@ -15,12 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from alif_jax import UsageError
 from alif_jax.attention import attend
 from alif_jax.lora import Frozen, Linear, LoraConfig, Trainable, variable
-from alif_jax.sharding import Axes, constrain
+from alif_jax.sharding import Axes, constrain, sharding_of
 
 Params = dict[str, Array]
 Cache = dict[str, Array]  # k, v: [layers, B, S, K, H]; positions, segments: [B, S]
@@ -90,6 +91,9 @@ def _rope_from_hf(config: Mapping[str, Any]) -> tuple[float, RopeScaling | None]
         return float(theta), None
     if kind != "llama3":
         raise UsageError(f"config.json: rope_type={kind!r} is not implemented; implemented: 'default', 'llama3'")
+    missing = sorted(RopeScaling.__annotations__.keys() - rope.keys())
+    if missing:
+        raise UsageError(f"config.json: rope_type 'llama3' needs {', '.join(missing)} too")
     return float(theta), RopeScaling(
         factor=float(rope["factor"]),
         low_freq_factor=float(rope["low_freq_factor"]),
@@ -100,15 +104,17 @@ def _rope_from_hf(config: Mapping[str, Any]) -> tuple[float, RopeScaling | None]
 
 def rope_frequencies(config: ModelConfig) -> np.ndarray:
     """Angular frequencies [H/2], radians a position; low ones divided by `factor` as Llama 3.1 does (arXiv 2407.21783)."""
-    frequencies = config.rope_theta ** (-np.arange(0, config.head_dim, 2, dtype=np.float32) / config.head_dim)
+    # fp32 in transformers' own order of operations: a frequency off by 3 ulp is off by 1e-4 in the logits at position 4,500
+    exponents = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
+    frequencies = np.float32(1) / np.float32(config.rope_theta) ** exponents
     scaling = config.rope_scaling
     if scaling is None:
-        return frequencies.astype(np.float32)
+        return frequencies
     wavelengths = 2 * math.pi / frequencies
     rotations = scaling.original_max_position_embeddings / wavelengths  # over the original context
     smooth = (rotations - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
     smooth = np.clip(smooth, 0.0, 1.0)
-    return (frequencies * (smooth + (1 - smooth) / scaling.factor)).astype(np.float32)
+    return ((1 - smooth) * frequencies / scaling.factor + smooth * frequencies).astype(np.float32)
 
 
 def rotate(x_BLNH: Float[Array, "B L N H"], angles_BLh: Float[Array, "B L h"]) -> Float[Array, "B L N H"]:
@@ -243,7 +249,7 @@ class Llama(nnx.Module):
         remat: str = "none",
         attention: str = "xla",
     ):
-        if config.tie_word_embeddings and "lm_head" in lora.modules_to_save:
+        if config.tie_word_embeddings and "lm_head" in lora.modules_to_save and not lora.full:
             raise UsageError("lora.modules_to_save: this model's head is tied to its embeddings; list embed_tokens alone")
         if remat not in ("none", "full"):
             raise UsageError(f"remat={remat!r} is not one of none, full")
@@ -318,6 +324,14 @@ class Skeleton:
     axes: dict[str, Axes]
     trainable: tuple[str, ...]
     frozen: tuple[str, ...]
+
+    def abstract(self, mesh: Mesh, names: tuple[str, ...]) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shape, dtype and sharding of the named parameters on a mesh. Raises UsageError where it does not divide one."""
+        shapes = {name: self.shapes[name] for name in names}
+        return {
+            name: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding_of(mesh, self.axes[name], s.shape, name))
+            for name, s in shapes.items()
+        }
 
     def model(self, params: Mapping[str, Array]) -> Llama:
         """The module with these parameters (all of them, trainable and frozen)."""

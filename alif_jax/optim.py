@@ -14,7 +14,10 @@ SCHEDULES = ("constant", "linear", "cosine")
 
 @dataclass(kw_only=True)
 class OptimConfig:
-    """embedding_learning_rate: of embed_tokens and lm_head, following the same schedule; None: `learning_rate`."""
+    """embedding_learning_rate: of embed_tokens and lm_head, following the same schedule; None: `learning_rate`.
+
+    max_grad_norm: gradients are clipped to this global norm; 0: not at all.
+    """
 
     learning_rate: float = 1e-4
     embedding_learning_rate: float | None = None
@@ -29,6 +32,12 @@ class OptimConfig:
     def validate(self) -> None:
         if self.lr_scheduler_type not in SCHEDULES:
             raise UsageError(f"optim.lr_scheduler_type={self.lr_scheduler_type!r} is not one of {', '.join(SCHEDULES)}")
+        for key in ("learning_rate", "embedding_learning_rate"):
+            value = getattr(self, key)
+            if value is not None and value <= 0:
+                raise UsageError(f"optim.{key}={value}: a positive number")
+        if self.max_grad_norm < 0:
+            raise UsageError(f"optim.max_grad_norm={self.max_grad_norm}: a positive number, or 0 for no clipping")
 
 
 def schedule(config: OptimConfig, steps: int) -> optax.Schedule:
@@ -52,7 +61,7 @@ def optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformation:
     """For a flat tree of trainables {name: array}. Norm scales are not decayed. AdamW: arXiv 1711.05101."""
 
     def decayed(params: Mapping[str, Array]) -> dict[str, bool]:
-        return {name: not name.endswith("norm.scale") and "layernorm" not in name for name in params}
+        return {name: not name.endswith("norm.scale") for name in params}
 
     def embeddings(params: Mapping[str, Array]) -> dict[str, bool]:
         return {name: is_embedding(name) for name in params}
@@ -61,7 +70,7 @@ def optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformation:
     if config.embedding_learning_rate is not None:
         ratio = config.embedding_learning_rate / config.learning_rate
     return optax.chain(
-        optax.clip_by_global_norm(config.max_grad_norm),
+        optax.clip_by_global_norm(config.max_grad_norm) if config.max_grad_norm else optax.identity(),
         optax.scale_by_adam(config.adam_beta1, config.adam_beta2, config.adam_epsilon),
         optax.add_decayed_weights(config.weight_decay, mask=decayed),
         optax.masked(optax.scale(ratio), embeddings),

@@ -5,6 +5,7 @@ Format: u64 little-endian header length, JSON header {name: {dtype, shape, data_
 """
 
 import json
+import math
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -45,7 +46,10 @@ class Checkpoint:
         self._files: dict[str, IO[bytes]] = {}
         index_path, single = join(directory, "model.safetensors.index.json"), join(directory, "model.safetensors")
         if exists(index_path):
-            weight_map: dict[str, str] = read_json(index_path)["weight_map"]
+            index = read_json(index_path)
+            if not isinstance(index, dict) or not isinstance(index.get("weight_map"), dict):
+                raise UsageError(f"{index_path}: not an index of safetensors shards (no weight_map)")
+            weight_map: dict[str, str] = index["weight_map"]
             paths = sorted({join(directory, name) for name in weight_map.values()})
         elif exists(single):
             paths = [single]
@@ -93,19 +97,24 @@ def read_header(path: str) -> dict[str, Entry]:
         size = file.seek(0, 2)
     try:
         header = json.loads(text)
-    except ValueError:
-        raise UsageError(f"{path}: not a safetensors file, or cut off in its header") from None
-    entries = {}
-    for name, tensor in header.items():
-        if name == "__metadata__":
-            continue
-        if tensor["dtype"] not in DTYPES:
-            raise UsageError(f"{path}: {name} has dtype {tensor['dtype']}; read here: {', '.join(DTYPES)}")
-        begin, end = (8 + length + offset for offset in tensor["data_offsets"])
-        if end > size:
-            raise UsageError(f"{path}: cut off, {name} ends at byte {end} of {size}; copy the file again")
-        entries[name] = Entry(path, DTYPES[tensor["dtype"]], tuple(tensor["shape"]), begin, end)
-    return entries
+        tensors = {name: tensor for name, tensor in header.items() if name != "__metadata__"}
+        return {name: _entry(path, name, tensor, 8 + length, size) for name, tensor in tensors.items()}
+    except UsageError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UsageError(f"{path}: not a safetensors file, or damaged in its header; copy the file again") from None
+
+
+def _entry(path: str, name: str, tensor: dict[str, Any], start: int, size: int) -> Entry:
+    if tensor["dtype"] not in DTYPES:
+        raise UsageError(f"{path}: {name} has dtype {tensor['dtype']}; read here: {', '.join(DTYPES)}")
+    begin, end = (start + offset for offset in tensor["data_offsets"])
+    entry = Entry(path, DTYPES[tensor["dtype"]], tuple(tensor["shape"]), begin, end)
+    if end - begin != math.prod(entry.shape) * entry.dtype.itemsize:
+        raise ValueError(f"{name}: {end - begin} bytes for shape {entry.shape}")
+    if end > size:
+        raise UsageError(f"{path}: cut off, {name} ends at byte {end} of {size}; copy the file again")
+    return entry
 
 
 @dataclass(frozen=True)

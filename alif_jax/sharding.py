@@ -72,10 +72,6 @@ def sharding_of(mesh: Mesh, axes: Axes, shape: tuple[int, ...], name: str) -> Na
     return NamedSharding(mesh, spec_of(axes))
 
 
-def shardings_of(mesh: Mesh, axes: Mapping[str, Axes], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, NamedSharding]:
-    return {name: sharding_of(mesh, axes[name], shapes[name], name) for name in axes}
-
-
 def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 

@@ -1,11 +1,15 @@
 """A tokenizer with its chat template and special tokens, read from a Hugging Face directory without transformers."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
 from importlib import resources
 from typing import Any
 
 import jinja2
+import jinja2.ext
 import jinja2.sandbox
 import tokenizers
 
@@ -61,12 +65,35 @@ class Tokenizer:
         if self.template is None:
             raise UsageError(f"{self.directory}: the tokenizer has no chat template; set config.data.template, or use --raw")
         if self._compiled is None:
-            environment = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-            environment.globals["raise_exception"] = _refuse
-            environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False}
-            self._compiled = environment.from_string(self.template)
-        names = {"bos_token": self.bos_token or "", "eos_token": self.eos_token}
-        return self._compiled.render(messages=list(messages), add_generation_prompt=add_generation_prompt, **names)
+            self._compiled = _compile(self.template, self.directory)
+        names = {"bos_token": self.bos_token or "", "eos_token": self.eos_token, "tools": None, "documents": None}
+        try:
+            return self._compiled.render(messages=list(messages), add_generation_prompt=add_generation_prompt, **names)
+        except jinja2.TemplateError as error:
+            raise UsageError(f"{self.directory}: the chat template fails on these messages: {error}") from None
+
+
+class _Generation(jinja2.ext.Extension):
+    """`{% generation %}` marks what the assistant says; it prints what is inside. Our masks come from `spans_of`."""
+
+    tags = {"generation"}
+
+    def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _compile(template: str, directory: str) -> jinja2.Template:
+    """With the settings and extras that transformers gives to chat templates."""
+    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _Generation]
+    )
+    environment.globals |= {"raise_exception": _refuse, "strftime_now": lambda form: datetime.now().strftime(form)}
+    environment.filters["tojson"] = partial(json.dumps, ensure_ascii=False)
+    try:
+        return environment.from_string(template)
+    except jinja2.TemplateSyntaxError as error:
+        raise UsageError(f"{directory}: the chat template is not valid Jinja (line {error.lineno}: {error.message})") from None
 
 
 def _refuse(message: str) -> None:
@@ -80,7 +107,10 @@ def load_tokenizer(directory: str, template: str = "") -> Tokenizer:
     """
     path = join(directory, "tokenizer.json")
     with open_file(path) as file:
-        core = tokenizers.Tokenizer.from_buffer(file.read())
+        try:
+            core = tokenizers.Tokenizer.from_buffer(file.read())
+        except ValueError as error:
+            raise UsageError(f"{path}: not a tokenizer ({error})") from None
     core.no_padding()
     core.no_truncation()
     config = read_json_or(join(directory, "tokenizer_config.json"), {})
@@ -109,10 +139,12 @@ def _turn_end(tokenizer: Tokenizer) -> str | None:
     """The last special token of a rendered assistant turn: what a model trained on this template stops on."""
     if tokenizer.template is None:
         return None
-    turn = [{"role": "user", "content": "1"}, {"role": "assistant", "content": "2"}]
-    ids = tokenizer.encode(tokenizer.render(turn, add_generation_prompt=False))
-    special = [token for token in map(tokenizer.core.get_added_tokens_decoder().get, ids) if token and token.special]
-    return special[-1].content if special else None
+    answer = "و"  # a letter that stands in no template
+    turn = [{"role": "user", "content": "1"}, {"role": "assistant", "content": answer}]
+    text = tokenizer.render(turn, add_generation_prompt=False)
+    ids = tokenizer.encode(text[text.rfind(answer) + len(answer) :])
+    added = [token for token in map(tokenizer.core.get_added_tokens_decoder().get, ids) if token and token.special]
+    return added[-1].content if added else None
 
 
 def read_template(name: str) -> str:

@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 
 from alif_jax import UsageError, files
+from alif_jax.attention import BACKENDS
 from alif_jax.checkpoint import State, latest_step, load_trainables, open_checkpointer, restore
 from alif_jax.data.pack import Batches
 from alif_jax.data.template import DataConfig, encode_records
@@ -32,8 +33,10 @@ from alif_jax.loss import token_losses
 from alif_jax.metrics import MetricWriter
 from alif_jax.model import ModelConfig, Params, Skeleton, random_params, skeleton
 from alif_jax.optim import OptimConfig, named_leaves, optimizer, schedule, state_shardings
-from alif_jax.sharding import MeshConfig, check_rows, make_mesh, put_batch, replicated, shardings_of
+from alif_jax.sharding import MeshConfig, check_rows, make_mesh, put_batch, replicated
 from alif_jax.tokenizer import Tokenizer, load_tokenizer
+
+DTYPES = ("bfloat16", "float32")
 
 
 @dataclass(kw_only=True)
@@ -53,6 +56,11 @@ class ModelSource:
     remat: str = "full"
     attention: str = "xla"
     loss_chunk: int = 512
+
+    def validate(self) -> None:
+        for key, allowed in (("dtype", DTYPES), ("param_dtype", DTYPES), ("remat", ("full", "none")), ("attention", BACKENDS)):
+            if getattr(self, key) not in allowed:
+                raise UsageError(f"model.{key}={getattr(self, key)!r} is not one of {', '.join(allowed)}")
 
 
 @dataclass(kw_only=True)
@@ -79,9 +87,13 @@ class TrainConfig:
     seed: int = 0
 
     def validate(self) -> None:
-        for section in (self.lora, self.data, self.optim):
+        for section in (self.model, self.lora, self.data, self.optim):
             section.validate()
-        if self.batch_size < 1 or self.batch_size % self.gradient_accumulation_steps:
+        counts = ("batch_size", "gradient_accumulation_steps", "num_train_epochs", "logging_steps", "save_total_limit")
+        for name, value in (*((key, getattr(self, key)) for key in counts), ("model.loss_chunk", self.model.loss_chunk)):
+            if value < 1:
+                raise UsageError(f"{name}={value}: at least 1")
+        if self.batch_size % self.gradient_accumulation_steps:
             raise UsageError(
                 f"batch_size={self.batch_size} is not a multiple of gradient_accumulation_steps={self.gradient_accumulation_steps}"
             )
@@ -90,7 +102,7 @@ class TrainConfig:
 
 
 def fit(config: TrainConfig, workdir: str, *, resume: bool = False) -> dict[str, Any]:
-    """Trains into the run directory `workdir`; returns the last row of metrics, held-out loss included.
+    """Trains into the run directory `workdir`; returns the last row of metrics, held-out loss included ({} if all was done).
 
     resume: continue from the newest checkpoint (from the start if there is none). Raises UsageError for an existing run
     without `resume`, and for anything about config, base or data that is not as it must be; nothing is overwritten then.
@@ -115,10 +127,11 @@ def fit(config: TrainConfig, workdir: str, *, resume: bool = False) -> dict[str,
     say(describe(config, model, batches, steps, mesh))
 
     with jax.set_mesh(mesh):
-        trainable, opt_state = init_state(config, model_config, model, tx, mesh, base)
-        frozen = {} if config.model.random_init else load_params(base, model, model.frozen, mesh, model_config)
         if first:
-            trainable, opt_state = restore_state(workdir, first, trainable, opt_state)
+            trainable, opt_state = restore_state(workdir, first, model, tx, mesh)
+        else:
+            trainable, opt_state = init_state(config, model_config, model, tx, mesh, base)
+        frozen = {} if config.model.random_init else load_params(base, model, model.frozen, mesh, model_config)
         step_fn = jax.jit(partial(train_step, model=model, tx=tx, chunk=config.model.loss_chunk), donate_argnums=(0, 1))
         begin_run(config, workdir)
         writer = MetricWriter(workdir, first_step=first) if jax.process_index() == 0 else None
@@ -175,9 +188,10 @@ def begin_run(config: TrainConfig, workdir: str) -> None:
     """Process 0 makes the directory and writes config.json, after every process has looked at what was there."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("every process has looked at the run directory")
-    if jax.process_index() == 0:
+    path = join(workdir, "config.json")
+    if jax.process_index() == 0 and files.read_json_or(path, None) != as_json(config):
         files.make_directory(workdir)
-        files.write_json(join(workdir, "config.json"), as_json(config))
+        files.write_json(path, as_json(config))
 
 
 def as_json(config: TrainConfig) -> dict[str, Any]:
@@ -189,6 +203,8 @@ def load_batches(config: TrainConfig, tokenizer: Tokenizer) -> tuple[Batches, Ba
     data = config.data
     manifest = read_manifest(data.path)
     examples = encode_records(read_records(data.path, "train"), tokenizer, data)
+    if not examples.ids:
+        raise UsageError(f"{data.path}: no example to train on (longer than a row and dropped: {examples.shortened})")
     batches = Batches(
         examples, data.sequence_length, config.batch_size, config.gradient_accumulation_steps,
         epochs=10**9 if config.max_steps else config.num_train_epochs, seed=config.seed, packing=data.packing,
@@ -196,6 +212,9 @@ def load_batches(config: TrainConfig, tokenizer: Tokenizer) -> tuple[Batches, Ba
     if not any(shard["split"] == "heldout" for shard in manifest["shards"]):
         return batches, None
     heldout = encode_records(read_records(data.path, "heldout"), tokenizer, data)
+    if not heldout.ids:
+        say(f"held out       nothing that fits a row of {data.sequence_length} tokens: no held-out loss")
+        return batches, None
     return batches, Batches(heldout, data.sequence_length, config.batch_size // config.gradient_accumulation_steps)
 
 
@@ -226,43 +245,42 @@ def init_state(
     base: str,
 ) -> tuple[Params, optax.OptState]:
     """Trainables and optimizer state, born sharded: new adapters, embeddings from the base, or another run's values."""
-    shapes = {name: model.shapes[name] for name in model.trainable}
-    shardings = shardings_of(mesh, {n: model.axes[n] for n in shapes}, {n: s.shape for n, s in shapes.items()})
-    from_base = tuple(name for name in shapes if ".lora_" not in name and not config.model.random_init)
-    new = tuple(name for name in shapes if name not in from_base)
-    make = jax.jit(
-        lambda key: random_params(model_config, config.lora, key, new), out_shardings={name: shardings[name] for name in new}
-    )
+    abstract = model.abstract(mesh, model.trainable)
+    shardings = {name: leaf.sharding for name, leaf in abstract.items()}
+    init_optimizer = jax.jit(tx.init, out_shardings=state_shardings(tx, abstract, shardings, replicated(mesh)))
+    if source := config.model.init_from:
+        run = read_run(source)
+        if (run.base, run.lora) != (base, config.lora):
+            raise UsageError(f"model.init_from={source}: its base or lora config differs from this run's; continue with the same")
+        trainable = load_trainables(source, abstract)
+        return trainable, init_optimizer(trainable)
+    from_base = tuple(name for name in model.trainable if ".lora_" not in name and not config.model.random_init)
+    new = tuple(name for name in model.trainable if name not in from_base)
+    make = jax.jit(partial(random_params, model_config, config.lora, names=new), out_shardings={n: shardings[n] for n in new})
     values = make(jax.random.key(config.seed))
     if from_base:
         values |= load_params(base, model, from_base, mesh, model_config)
-    trainable = {name: values[name] for name in shapes}
-    if config.model.init_from:
-        trainable = continue_from(config, trainable)
-    init = jax.jit(tx.init, out_shardings=state_shardings(tx, shapes, shardings, replicated(mesh)))
-    return trainable, init(trainable)
+    trainable = {name: values[name] for name in model.trainable}
+    return trainable, init_optimizer(trainable)
 
 
-def continue_from(config: TrainConfig, trainable: Params) -> Params:
-    """The trained parameters of another run, which must have the same base and LoRA config."""
-    source = config.model.init_from
-    if read_run(source).lora != config.lora:
-        raise UsageError(f"model.init_from={source}: its lora config differs from this one; continue with the same")
-    values = load_trainables(source)
-    return {name: jax.device_put(values[name], array.sharding) for name, array in trainable.items()}
-
-
-def state_tree(trainable: Params, opt_state: optax.OptState) -> State:
+def state_tree(trainable: Mapping[str, Any], opt_state: optax.OptState) -> State:
     return {"trainable": dict(trainable), "optimizer": named_leaves(opt_state)}
 
 
-def restore_state(workdir: str, step: int, trainable: Params, opt_state: optax.OptState) -> tuple[Params, optax.OptState]:
-    def abstract(leaf: Array) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
-
-    restored = restore(workdir, step, jax.tree.map(abstract, state_tree(trainable, opt_state)))
-    structure = jax.tree.structure(opt_state)
-    return restored["trainable"], jax.tree.unflatten(structure, [restored["optimizer"][n] for n in named_leaves(opt_state)])
+def restore_state(
+    workdir: str, step: int, model: Skeleton, tx: optax.GradientTransformation, mesh: Mesh
+) -> tuple[Params, optax.OptState]:
+    """The saved state, straight onto this run's mesh; nothing is made to be overwritten."""
+    trainable = model.abstract(mesh, model.trainable)
+    shardings = state_shardings(tx, trainable, {name: leaf.sharding for name, leaf in trainable.items()}, replicated(mesh))
+    opt_state = jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        jax.eval_shape(tx.init, trainable), shardings,
+    )  # fmt: skip
+    restored = restore(workdir, step, state_tree(trainable, opt_state))
+    leaves = [restored["optimizer"][name] for name in named_leaves(opt_state)]
+    return restored["trainable"], jax.tree.unflatten(jax.tree.structure(opt_state), leaves)
 
 
 def train_step(

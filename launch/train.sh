@@ -6,7 +6,7 @@
 # It finds a TPU, an NVIDIA GPU or the CPU, makes the environment for it (launch/env.sh) and becomes launch/train.py.
 #
 # Settings, all optional:
-#   ALIF_ACCELERATOR=cpu|tpu|gpu   instead of looking
+#   ALIF_ACCELERATOR=cpu|tpu|gpu   instead of looking (on the CPU, the gcs extra is installed when a flag names gs://)
 #   ALIF_PYTHON=/path/python       use this interpreter as it is; nothing is installed
 #   PYTHON=python3.12              build the environment from this one
 #
@@ -56,6 +56,7 @@ case $ALIF_ACCELERATOR in
   gpu) extras=(core data gcs cuda) ;;
   *) alif_fail "ALIF_ACCELERATOR=$ALIF_ACCELERATOR: expected cpu, tpu or gpu" ;;
 esac
+[[ $ALIF_ACCELERATOR != cpu || "$*" != *gs://* ]] || extras+=(gcs)
 [[ $ALIF_ACCELERATOR != cpu ]] || export JAX_PLATFORMS=${JAX_PLATFORMS:-cpu}
 
 alif_environment "${extras[@]}"

@@ -20,11 +20,12 @@ LABELS = ["مثبت", "منفی", "غیر جانبدار"]
 
 @dataclass
 class Answer:
-    """One scripted answer; `body` None closes the connection without a word."""
+    """One scripted answer, sent after `wait_s` seconds; `body` None closes the connection without a word."""
 
     status: int = 200
     body: str | None = ""
     headers: dict[str, str] = field(default_factory=dict)
+    wait_s: float = 0.0
 
 
 def completion(content: str, finish_reason: str = "stop") -> str:
@@ -86,7 +87,7 @@ class LocalTeacher:
                     outer.times.append(time.monotonic())
                     outer.keys.append(self.headers["Authorization"])
                     answer = outer.script.pop(0) if outer.script else Answer(body=items_for(body, wrong))
-                time.sleep(random.uniform(0, outer.max_latency_s))
+                time.sleep(answer.wait_s + random.uniform(0, outer.max_latency_s))
                 if answer.body is None:
                     self.close_connection = True
                     return

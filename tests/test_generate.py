@@ -2,6 +2,7 @@
 
 import dataclasses
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from alif_jax import UsageError
-from alif_jax.generate import BUCKET, generate, keep_top_p
+from alif_jax.generate import BUCKET, generate, keep_top_p, read_prompts
 from alif_jax.load import Loaded, load_model
 from alif_jax.sharding import MeshConfig, make_mesh
 from tests import tiny
@@ -31,11 +32,13 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def loaded(base: str) -> Loaded:
     """On one device; never stops by itself, as a random model does now and then."""
-    return stopping_at(load_model(base, make_mesh(MeshConfig(fsdp=1), jax.devices()[:1])), -1)
+    return stopping_at(load_model(base, make_mesh(MeshConfig(fsdp=1), jax.devices()[:1])))
 
 
 def stopping_at(loaded: Loaded, *ids: int) -> Loaded:
-    return dataclasses.replace(loaded, tokenizer=dataclasses.replace(loaded.tokenizer, stop_ids=ids))
+    """Always as many stop ids, or the same program would be compiled again."""
+    stop_ids = (*ids, *[-1] * (5 - len(ids)))
+    return dataclasses.replace(loaded, tokenizer=dataclasses.replace(loaded.tokenizer, stop_ids=stop_ids))
 
 
 def ids_of(loaded: Loaded, prompt: str) -> list[int]:
@@ -83,7 +86,7 @@ def test_greedy_is_transformers(loaded: Loaded, greedy: list[list[int]]) -> None
 
 
 def test_greedy_on_a_mesh_and_in_small_batches(base: str, loaded: Loaded, greedy: list[list[int]]) -> None:
-    meshed = stopping_at(load_model(base, make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))), -1)
+    meshed = stopping_at(load_model(base, make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))))
     for model, batch_size in ((meshed, 16), (loaded, 2)):
         results = generate(model, PROMPTS, max_new_tokens=NEW, raw=True, batch_size=batch_size)
         assert [result.token_ids for result in results] == greedy
@@ -101,6 +104,15 @@ def test_a_row_ends_at_its_stop_token_and_the_others_go_on(loaded: Loaded, greed
         assert result.text == loaded.tokenizer.decode(ids[:end])
 
 
+def test_decoding_ends_when_every_row_has_stopped(loaded: Loaded, greedy: list[list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
+    stops = (greedy[1][0], greedy[3][0], greedy[0][3], greedy[2][0], greedy[4][0])
+    columns: list[list[int]] = []
+    monkeypatch.setattr("alif_jax.generate._finish", lambda prompt, ids, loaded: columns.append(ids))
+    generate(stopping_at(loaded, *stops), PROMPTS, max_new_tokens=NEW, raw=True)
+    written = np.asarray(columns).any(axis=0)  # what no step has written is 0
+    assert written.tolist() == [True] * 4 + [False] * (NEW - 4)
+
+
 def test_a_stop_token_as_the_last_possible_one(loaded: Loaded, greedy: list[list[int]]) -> None:
     last = next(at for at, token in enumerate(greedy[2]) if at and token not in greedy[2][:at])
     (result,) = generate(stopping_at(loaded, greedy[2][last]), [PROMPTS[2]], max_new_tokens=last + 1, raw=True)
@@ -109,11 +121,11 @@ def test_a_stop_token_as_the_last_possible_one(loaded: Loaded, greedy: list[list
 
 def test_a_prompt_is_a_users_turn_unless_raw(loaded: Loaded) -> None:
     question = WORDS[0]
-    (chat,) = generate(loaded, [question], max_new_tokens=4)
+    chat, other = generate(loaded, [question, WORDS[1]], max_new_tokens=NEW)
     rendered = f"<|user|>{question}<|end_of_turn|><|assistant|>"
-    (same, plain) = generate(loaded, [rendered, question], max_new_tokens=4, raw=True)
+    same, plain = generate(loaded, [rendered, question], max_new_tokens=NEW, raw=True)
     assert chat.token_ids == same.token_ids != plain.token_ids
-    assert chat.prompt == question
+    assert (chat.prompt, other.prompt) == (question, WORDS[1])
     untaught = dataclasses.replace(loaded, tokenizer=dataclasses.replace(loaded.tokenizer, template=None, _compiled=None))
     with pytest.raises(UsageError, match="no chat template"):
         generate(untaught, [question], max_new_tokens=4)
@@ -145,7 +157,8 @@ def nucleus(probabilities: np.ndarray, top_p: float) -> np.ndarray:
     return kept
 
 
-def test_samples_follow_the_distribution(loaded: Loaded) -> None:
+def test_samples_follow_the_distribution(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alif_jax.generate.BUCKET", 8)  # less padding, less time
     settings: dict[str, Any] = {"max_new_tokens": 1, "temperature": 0.6, "raw": True, "batch_size": 300}
     logits = next_logits(loaded, ids_of(loaded, WORDS[0]))
     asked = softmax(logits / 0.6)
@@ -175,20 +188,40 @@ def test_a_seed_gives_the_same_again_and_rows_do_not_see_their_neighbours(loaded
         settings: dict[str, Any] = {"max_new_tokens": NEW, "temperature": 1.0, "top_p": 0.95, "seed": 5, "raw": True} | changes
         return [result.token_ids for result in generate(loaded, prompts, **settings)]
 
-    first = sample(PROMPTS)
-    assert sample(PROMPTS) == first
-    assert all(a != b for a, b in zip(sample(PROMPTS, seed=6), first, strict=True))
-    assert sample(PROMPTS, batch_size=2) == first
-    others = [PROMPTS[0], WORDS[5], PROMPTS[2], WORDS[6], WORDS[7]]
+    prompts = [PROMPTS[2], PROMPTS[1], PROMPTS[0], WORDS[9]]
+    first = sample(prompts)
+    assert sample(prompts) == first
+    assert all(a != b for a, b in zip(sample(prompts, seed=6), first, strict=True))
+    assert sample(prompts, batch_size=2) == first
+    others = [prompts[0], WORDS[5], prompts[2], WORDS[6]]
     assert [ids for at, ids in enumerate(sample(others)) if at in (0, 2)] == [first[0], first[2]]
-    same = sample([PROMPTS[2]] * 5)
-    assert same[2] == first[2] and len({tuple(ids) for ids in same}) == 5  # each index has its own draws
+    same = sample([prompts[2]] * 4)
+    assert same[2] == first[2] and len({tuple(ids) for ids in same}) == 4  # each index has its own draws
 
 
 def test_each_step_draws_anew(loaded: Loaded) -> None:
-    level = dataclasses.replace(loaded, params=loaded.params | {"lm_head.kernel": jnp.zeros((64, tiny.VOCAB))})
-    (result,) = generate(level, [""], max_new_tokens=NEW, temperature=1.0, raw=True)
-    assert len(set(result.token_ids)) > NEW // 2
+    level = dataclasses.replace(loaded, params=loaded.params | {"lm_head.kernel": 0 * loaded.params["lm_head.kernel"]})
+    for result in generate(level, [""] * 4, max_new_tokens=NEW, temperature=1.0, raw=True):
+        assert len(set(result.token_ids)) > NEW // 2
+
+
+def test_a_prompt_without_a_token(loaded: Loaded) -> None:
+    without_bos = dataclasses.replace(loaded, tokenizer=dataclasses.replace(loaded.tokenizer, bos_token=None))
+    with pytest.raises(UsageError, match="a prompt without a single token"):
+        generate(without_bos, ["a", ""], max_new_tokens=3, raw=True)
+
+
+def test_prompts_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"prompt": "ایک\u2028دو"}\n\n{"id": 1, "prompt": ""}\n', encoding="utf-8")
+    assert read_prompts(str(path)) == ["ایک\u2028دو", ""]
+    for bad in ("{", '{"text": "a"}', '{"prompt": 1}', "[]"):
+        path.write_text(f'{{"prompt": "a"}}\n{bad}\n', encoding="utf-8")
+        with pytest.raises(UsageError, match=r"prompts.jsonl, line 2: expected a JSON object with .prompt."):
+            read_prompts(str(path))
+    path.write_text("\n")
+    with pytest.raises(UsageError, match="no prompt in it"):
+        read_prompts(str(path))
 
 
 def test_no_prompt_is_no_result(loaded: Loaded) -> None:

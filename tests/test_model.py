@@ -100,6 +100,19 @@ def test_bfloat16_is_near_float32() -> None:
     assert (got.argmax(-1) == expected.argmax(-1))[sure].all()
 
 
+def test_norms_are_computed_in_float32() -> None:
+    """A bf16 mean or root would be wrong by some roundings; this is right but for the last one."""
+    config = tiny.model_config()
+    model = skeleton(config, NOTHING, dtype=jnp.bfloat16, param_dtype=jnp.bfloat16)
+    norm = model.model({name: jnp.ones(shape.shape, shape.dtype) for name, shape in model.shapes.items()}).norm
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((1, 200, config.hidden_size)), jnp.bfloat16)
+    exact = np.asarray(x).astype(np.float64)
+    exact /= np.sqrt((exact**2).mean(-1, keepdims=True) + config.rms_norm_eps)
+    got = norm(x)
+    assert got.dtype == jnp.bfloat16
+    np.testing.assert_allclose(np.asarray(got).astype(np.float64), exact, rtol=1.01 * 2**-8)
+
+
 @pytest.fixture(scope="module")
 def small() -> tuple[ModelConfig, Skeleton, Params]:
     config = tiny.model_config()

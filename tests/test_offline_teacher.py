@@ -17,14 +17,14 @@ from data_gen.dedup import RougePool
 from data_gen.filters import offered_labels
 from data_gen.offline_grammar import MAKERS, Item, make_item
 from data_gen.offline_teacher import MODEL, complete, serve, write_items
+from data_gen.prompt import load_task
 from data_gen.urdu import script_share
 
-ROOT = Path(__file__).parent.parent / "data_gen"
 EQUATION = re.compile(r"^(\d+) ([-+×÷]) (\d+) = (\d+)$")
 
 
 def ask(task: str = "sentiment", count: int = 5, **more: Any) -> dict[str, Any]:
-    prompt = (ROOT / "tasks" / task / "prompt.txt").read_text(encoding="utf-8").format(count=count)
+    prompt = load_task(task, heldout_share=0, seed=0).prompt.format(count=count)
     messages = [{"role": "system", "content": "s"}, {"role": "user", "content": prompt}]
     return {"model": MODEL, "messages": messages, **more}
 
@@ -234,6 +234,17 @@ def test_most_of_the_first_1500_of_all_tasks_survive_one_pool() -> None:
     items = [item for task in MAKERS for item in made(task, 215, 4)][:1500]
     matches = RougePool().admit([(str(k), item.instruction) for k, item in enumerate(items)], 1500)
     assert sum(match.accepted for match in matches) >= 0.5 * len(matches)
+
+
+def test_right_ethics_answers_fit_their_claims() -> None:
+    """No vaccine is called dangerous, and who hears of another's despair is told to stay with that person."""
+    items = made("ethics", 3000, 6)
+    vaccine = [item for item in items if re.search("پولیو|ویکسین|ٹیک", item.instruction)]
+    despair = [item for item in items if re.search("جینے|مر جانا|زخمی کرنے", item.instruction)]
+    assert len(vaccine) > 100 and len(despair) > 100
+    assert not [item.output for item in vaccine if "خطرناک" in item.output or "محفوظ ہیں" not in item.output]
+    assert not [item.output for item in despair if "اکیلا نہ چھوڑیں" not in item.output]
+    assert not [item.instruction for item in despair if "کہا جائے" in item.instruction]
 
 
 def test_both_labels_and_both_directions_are_balanced() -> None:

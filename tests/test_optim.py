@@ -119,6 +119,15 @@ def test_state_is_named_after_what_it_holds() -> None:
     assert all(leaves[name].shape == () for name in leaves.keys() - moments)
 
 
-def test_unknown_schedule() -> None:
-    with pytest.raises(UsageError, match="optim.lr_scheduler_type='cosin' is not one of constant, linear, cosine"):
-        OptimConfig(lr_scheduler_type="cosin").validate()
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (OptimConfig(lr_scheduler_type="cosin"), "optim.lr_scheduler_type='cosin' is not one of constant, linear, cosine"),
+        (OptimConfig(learning_rate=0.0), "optim.learning_rate=0.0: a positive number"),
+        (OptimConfig(embedding_learning_rate=-1.0), "optim.embedding_learning_rate=-1.0: a positive number"),
+        (OptimConfig(max_grad_norm=-1.0), "optim.max_grad_norm=-1.0: a positive number, or 0"),
+    ],
+)
+def test_config_errors(config: OptimConfig, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        config.validate()

@@ -7,7 +7,7 @@ import pytest
 
 from data_gen import UsageError
 from data_gen.config import Targets
-from data_gen.prompt import SYSTEM, build_messages, example_block, load_task, parse_reply
+from data_gen.prompt import SYSTEM, build_messages, example_block, load_task, parse_reply, reply_choice
 from data_gen.record import Item
 from tests.local_teacher import block, completion
 
@@ -17,7 +17,8 @@ SEED = {"instruction": "لاہور پر مضمون لکھیں۔", "input": "", "
 
 def write_task(root: Path, seeds: list[object]) -> Path:
     (root / "toy").mkdir(parents=True, exist_ok=True)
-    (root / "toy" / "prompt.txt").write_text("Task: toy\nWrite {count} tasks like {these}.", encoding="utf-8")
+    (root / "toy" / "prompt.txt").write_text("Task: toy\nWrite {count} tasks like {these}.\n", encoding="utf-8")
+    (root / "rules.txt").write_text("Rules: {count}.\n", encoding="utf-8")
     lines = [seed if isinstance(seed, str) else json.dumps(seed, ensure_ascii=False) for seed in seeds]
     (root / "toy" / "seeds.jsonl").write_text("\n".join(lines), encoding="utf-8")
     return root
@@ -76,7 +77,7 @@ def test_request_form(tmp_path: Path) -> None:
     system, user = build_messages(task, items, 7)
     assert system == {"role": "system", "content": SYSTEM}
     assert user["content"] == (
-        "Task: toy\nWrite 7 tasks like {these}.\n\nExamples:\n"
+        "Task: toy\nWrite 7 tasks like {these}.\n\nRules: 7.\n\n\nExamples:\n"
         "###\nInstruction: لاہور پر مضمون لکھیں۔\nInput: <noinput>\nOutput: لاہور ایک شہر ہے۔\n"
         "###\nInstruction: جمع کریں۔\nInput: ۲ اور ۳\nOutput: ۵\nبس"
     )
@@ -84,11 +85,62 @@ def test_request_form(tmp_path: Path) -> None:
 
 def test_reply_there_and_back() -> None:
     items = [
-        Item("generation", "خط\nلکھیں۔", "", "پیارے دوست،\n\nInput: نہیں\n#### سرخی\nسلام", "ur"),
+        Item("generation", "خط\nلکھیں۔", "", "پیارے دوست،\n\nInput کے بغیر: نہیں\n#### سرخی\nسلام", "ur"),
         Item("generation", "جذبہ بتائیں۔", "میں خوش ہوں۔\nبہت!", "خوشی", "ur"),
     ]
     reply = completion("Here you are:\n" + "\n".join(map(example_block, items)) + "\n###\n")
     assert parse_reply("generation", "ur", reply) == [(item, None) for item in items]
+
+
+def test_the_common_rules_are_part_of_what_is_asked(tmp_path: Path) -> None:
+    root = write_task(tmp_path, [{**SEED, "topic": "a"}])
+    before = load_task("toy", heldout_share=0, seed=0, root=root)
+    (root / "rules.txt").write_text("Other rules.\n", encoding="utf-8")
+    after = load_task("toy", heldout_share=0, seed=0, root=root)
+    assert after.prompt.endswith("\n\nOther rules.\n")
+    assert after.digest != before.digest and after.prompt_digest != before.prompt_digest
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        (completion("", "length"), "empty.*'length'.*max_tokens"),
+        (completion(" \n"), "empty"),
+        ("[" * 100_000, "not JSON"),
+        ("9" * 5000, "not JSON"),
+        ('{"choices": [{"message": {"content": ""}, "finish_reason": "\\ud83d"}]}', "empty"),
+    ],
+)
+def test_replies_without_text_are_refused(reply: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words) as caught:
+        reply_choice(reply)
+    str(caught.value).encode()
+
+
+def test_half_a_surrogate_pair_becomes_a_replacement_character() -> None:
+    for escaped, text in [("\\ud83d", "\ufffd"), ("\\ude00x", "\ufffdx"), ("\\ud83d\\ude00", "😀")]:
+        reply = f'{{"choices": [{{"message": {{"content": "{escaped}"}}, "finish_reason": "stop"}}]}}'
+        assert reply_choice(reply) == (text, "stop")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Instruction: a\nOutput: b\nInstruction: c\nInput: <noinput>\nOutput: d",
+        "Instruction: a\n\nInstruction: b\nOutput: c",
+    ],
+)
+def test_items_that_run_together_are_malformed(text: str) -> None:
+    for reply in (text, f"###\n{text}"):
+        assert [fault for _, fault in parse_reply("generation", "ur", completion(reply))] == ["malformed"]
+
+
+def test_an_item_before_the_first_separator_counts() -> None:
+    text = "Instruction: شعر لکھیں۔\nInput: <noinput>\nOutput: دل\n" + block("خط لکھیں۔", "سلام")
+    parsed = parse_reply("generation", "ur", completion(text))
+    assert [(item.output, fault) for item, fault in parsed] == [("دل", None), ("سلام", None)]
+    faults = [fault for _, fault in parse_reply("generation", "ur", completion(f"Here:\n{text}"))]
+    assert faults == ["malformed", None]
 
 
 def test_malformed_blocks_are_kept_to_be_seen() -> None:

@@ -180,7 +180,7 @@ def test_other_payloads(directory: Path) -> None:
     refused_payload(directory, int64)
     refused_payload(directory, b"")
     refused_payload(directory, b'{"text": "json"}')
-    refused_payload(directory, payload[:-1])  # a protobuf field that runs past its message
+    refused_payload(directory, encode_features({**GOOD, "text": "abc"})[:-1])  # a field that runs past its message
     refused_payload(directory, payload.replace("اردو".encode(), b"\xff" * 8))  # not UTF-8
 
 

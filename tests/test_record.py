@@ -1,9 +1,9 @@
-"""Records: one of text and messages, JSONL there and back, ids that depend on the content alone."""
+"""Records: exactly one of text and messages, ids that depend on the content alone."""
 
 import pytest
 
 from data_gen import UsageError
-from data_gen.record import Item, Record, from_json, item_messages, read_jsonl, record_id, to_json, write_jsonl
+from data_gen.record import Item, Record, item_messages, record_id
 
 MESSAGES = ({"role": "user", "content": "سلام"}, {"role": "assistant", "content": "وعلیکم السلام\n۔"})
 
@@ -13,28 +13,10 @@ def make(**kwargs: object) -> Record:
     return Record(**(fields | kwargs))
 
 
-def test_jsonl_there_and_back() -> None:
-    path = "memory://test_record/a.jsonl"
-    records = [make(messages=MESSAGES), make(text="سطر\u2028ایک\nدو"), make(text="")]
-    assert write_jsonl(path, records) == 3
-    assert list(read_jsonl(path)) == records
-
-
 @pytest.mark.parametrize("content", [{}, {"text": "a", "messages": MESSAGES}, {"messages": ({"role": "bot", "content": "a"},)}])
 def test_content_is_checked(content: dict) -> None:
     with pytest.raises(UsageError):
         make(**content)
-
-
-def test_bad_lines_are_named() -> None:
-    import fsspec
-
-    path = "memory://test_record/bad.jsonl"
-    for line, words in [("{", "not a JSON record"), ("[1]", "not a JSON record"), ('{"id": "1"}', "missing")]:
-        with fsspec.open(path, "wt") as file:
-            file.write(to_json(make(text="a")) + "\n" + line + "\n")
-        with pytest.raises(UsageError, match=f"bad.jsonl:2: .*{words}"):
-            list(read_jsonl(path))
 
 
 def test_id_is_the_contents() -> None:
@@ -49,4 +31,3 @@ def test_id_is_the_contents() -> None:
 def test_item_messages_join_the_input() -> None:
     item = Item("sentiment", "جذبہ بتائیں۔", "آج خوشی ہے۔", "مثبت", "ur")
     assert [m["content"] for m in item_messages(item)] == ["جذبہ بتائیں۔\n\nآج خوشی ہے۔", "مثبت"]
-    assert from_json(to_json(make(messages=item_messages(item)))).messages == item_messages(item)

@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from rapidfuzz.distance import Indel
 
 from data_gen import urdu
 from data_gen.filters import offered_labels
+from data_gen.prompt import load_task
 
 TASKS = ("generation", "reasoning", "ethics", "question_answering", "translation", "classification", "sentiment")
 ROOT = Path(__file__).parent.parent / "data_gen" / "tasks"
@@ -51,7 +53,7 @@ def test_enough_seeds_of_enough_topics_in_the_right_letters(task: str) -> None:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_prompt_names_its_task_and_asks_for_a_count(task: str) -> None:
-    prompt = (ROOT / task / "prompt.txt").read_text(encoding="utf-8")
+    prompt = load_task(task, heldout_share=0, seed=0).prompt
     assert prompt.startswith(f"Task: {task}\n")
     assert "exactly 7 new items" in prompt.format(count=7)
     assert "\n###\nInstruction:" in prompt and "\nOutput:" in prompt
@@ -64,7 +66,20 @@ def test_closed_answers_are_offered(task: str) -> None:
         assert len(offered) == len(set(offered)) >= 2 and row["output"] in offered, row
         assert row["instruction"].count("(") == 1
     if task == "sentiment":
-        assert {row["output"] for row in seeds(task)} == {"مثبت", "منفی", "غیر جانبدار"} == set(offered)
+        assert Counter(row["output"] for row in seeds(task)) == {"مثبت": 6, "منفی": 6, "غیر جانبدار": 6}
+        assert set(offered) == {"مثبت", "منفی", "غیر جانبدار"}
+
+
+def test_generation_seeds_keep_the_length_their_prompt_asks_for() -> None:
+    low, high = re.findall(r"(\d+) to (\d+) words", (ROOT / "generation" / "prompt.txt").read_text(encoding="utf-8"))[0]
+    assert all(int(low) <= len(row["output"].split()) <= int(high) for row in seeds("generation"))
+
+
+@pytest.mark.parametrize("folder", ["tasks", "text/ur"])
+def test_one_spelling_of_a_word(folder: str) -> None:
+    other = re.compile(r"(?<!\w)(?:(?:تم|ان|جن|کن)ھ|ہو(?:گا|گی|گے)(?!\w))|چاہییں|چاہیئ")
+    for path in sorted((ROOT.parent / folder).rglob("*.*")):
+        assert not other.findall(path.read_text(encoding="utf-8")), path
 
 
 def test_reasoning_seeds_sum_up() -> None:

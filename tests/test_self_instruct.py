@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import sqlite3
 import subprocess
@@ -152,7 +153,7 @@ def test_going_on_from_every_point_gives_the_same_data(tmp_path: Path) -> None:
                 whole.backup(db)
             lost = [idx for idx in range(max(0, cut - 4), count) if idx >= cut or rng.random() < 0.5]
             db.executemany("DELETE FROM attempt WHERE idx = ?", [(idx,) for idx in lost])
-            db.executemany("UPDATE request SET status = 'sent' WHERE idx = ?", [(idx,) for idx in lost])
+            db.executemany("UPDATE request SET status = 'planned' WHERE idx = ?", [(idx,) for idx in lost])
             db.execute("DELETE FROM request WHERE idx >= ?", (cut,))
             db.commit()
             db.close()
@@ -165,7 +166,7 @@ def test_going_on_from_every_point_gives_the_same_data(tmp_path: Path) -> None:
     [
         ("seed", 1, "seed=0, now it is 1"),
         ("rouge_threshold", 0.6, "rouge_threshold"),
-        ("targets.generation", 10, "targets.generation=20, now it is 10: it may only grow"),
+        ("teacher.seed", False, "teacher.seed=True, now it is False: set it back"),
         ("teacher.model", "other", "teacher.model='toy'"),
     ],
 )
@@ -197,6 +198,12 @@ def test_a_config_that_got_no_answer_may_be_mended(tmp_path: Path) -> None:
     [
         ("heldout_share", 0.9, "heldout_share is 0.9; it must be between 0 and 0.5"),
         ("pool_lag", 2, "teacher.max_in_flight is 4; it must be between 1 and 2"),
+        ("min_acceptance", 0.0, "min_acceptance is 0.0; it must be between 0.0001 and 1"),
+        ("max_tokens", 0, "max_tokens is 0; it must be between 1 and"),
+        ("temperature", 3.0, "temperature is 3.0"),
+        ("teacher", TeacherConfig(max_tokens_field="tokens"), "max_tokens_field is 'tokens'.*max_completion_tokens"),
+        ("teacher", TeacherConfig(base_url="api.example.com/v1"), "base_url is 'api.example.com/v1'.*http"),
+        ("teacher", TeacherConfig(base_url="https://[x/v1"), "base_url is 'https://.x/v1'"),
         ("language", "xx", "language is 'xx'; there are ur, en"),
         ("targets", Targets(**NONE), "all targets are 0"),
         ("targets", Targets(ethics=-1), "targets.ethics is -1"),
@@ -215,6 +222,33 @@ def test_work_directory_must_be_local_and_free(tmp_path: Path) -> None:
         run(made, "gs://bucket/x")
     with open_journal(str(tmp_path)), pytest.raises(UsageError, match="another process is working in"):
         generate(tmp_path, made)
+
+
+@pytest.mark.parametrize("url", ["https://me:hidden@host/v1", "me:hidden@host/v1", "https://host/v1?key=hidden"])
+def test_a_url_with_a_secret_is_refused_and_not_shown(tmp_path: Path, url: str) -> None:
+    with pytest.raises(UsageError, match="base_url holds a user name, a password or a query.*api_key_env") as caught:
+        generate(tmp_path, config(url, targets={"generation": 5}))
+    assert "hidden" not in str(caught.value)
+
+
+def test_a_work_directory_that_cannot_be_one(tmp_path: Path) -> None:
+    made = config("http://127.0.0.1:9/v1", targets={"generation": 5})
+    (tmp_path / "file").write_text("")
+    for workdir in ("file", "file/deeper"):
+        with pytest.raises(UsageError, match="cannot be a work directory"):
+            generate(tmp_path / workdir, made)
+    (tmp_path / "journal.sqlite").write_bytes(b"no journal at all, but longer than a header" * 100)
+    with pytest.raises(UsageError, match="journal.sqlite is not a journal"):
+        generate(tmp_path, made)
+
+
+def test_fields_that_some_endpoints_refuse_can_be_left_out(tmp_path: Path) -> None:
+    with LocalTeacher() as server:
+        made = config(server.base_url, targets={"generation": 2}, temperature=None)
+        made.teacher.seed, made.teacher.max_tokens_field = False, "max_completion_tokens"
+        generate(tmp_path, made)
+        for body in server.asked:
+            assert set(json.loads(body)) == {"model", "messages", "max_completion_tokens"}
 
 
 def test_offline_teacher_is_named_for_what_it_is(tmp_path: Path) -> None:
@@ -259,6 +293,7 @@ def test_failed_requests_leave_a_gap_that_stays(tmp_path: Path) -> None:
         before, asked = outcome(tmp_path), server.asked.total()
         again = generate(tmp_path, made)
         assert (first.failed, again.failed, server.asked.total()) == (1, 1, asked)
+        assert again.reused == again.requests - 1
         assert outcome(tmp_path) == before
 
 
@@ -278,9 +313,61 @@ def test_out_of_reach_targets_stop(tmp_path: Path) -> None:
     same = completion("\n".join([block("ایک ہی بات بار بار لکھیں۔", "جی یہ لیجیے۔")] * 5))
     with LocalTeacher([Answer(body=same)] * 200) as server:
         made = config(server.base_url, targets={"generation": 20}, heldout_share=0.0)
-        with pytest.raises(UsageError, match="of the last 50 requests' 250 items hardly any was accepted .similar 249, accepted 1"):
+        words = r"of the last 50 requests' 250 items hardly any was accepted .similar 2.*targets.generation=1\. "
+        with pytest.raises(UsageError, match=words):
             generate(tmp_path, made)
         assert server.asked.total() < 70
+
+
+def test_lower_targets_write_what_was_paid_for(tmp_path: Path) -> None:
+    """Of three tasks one cannot go on. With the targets that the message names the data is written, nothing is asked."""
+    same = completion("\n".join([block("ایک ہی بات بار بار لکھیں۔", "جی یہ لیجیے۔")] * 5))
+    with LocalTeacher() as server:
+        made = config(server.base_url, targets={"generation": 30, "sentiment": 20}, heldout_share=0.2)
+        generate(tmp_path, made)
+        server.script = [Answer(body=same)] * 200
+        made.targets.generation, made.targets.ethics = 300, 10
+        with pytest.raises(UsageError, match="hardly any was accepted") as caught:
+            generate(tmp_path, made)
+        named = dict(re.findall(r"targets\.(\w+)=(\d+)", str(caught.value)))
+        assert set(named) == {"generation", "ethics"} and 30 <= int(named["generation"]) < 40 and int(named["ethics"]) < 2
+        asked, server.script = server.asked.total(), [Answer(500)] * 100
+        for name, count in named.items():
+            setattr(made.targets, name, int(count))
+        summary = generate(tmp_path, made)
+        assert server.asked.total() == asked
+        assert summary.accepted["generation"]["train"] == int(named["generation"]) and summary.accepted["sentiment"]["train"] == 20
+        assert generate(tmp_path, made).accepted == summary.accepted and server.asked.total() == asked
+
+
+def test_lower_targets_give_up_what_has_no_reply(tmp_path: Path) -> None:
+    with LocalTeacher() as server:
+        made = config(server.base_url, targets={"generation": 100})
+        generate(tmp_path, made)
+    with sqlite3.connect(tmp_path / "journal.sqlite") as db:
+        db.execute("DELETE FROM attempt WHERE idx IN (3, 9)")
+        db.execute("UPDATE request SET status = 'planned' WHERE idx IN (3, 9)")
+    db.close()
+    made.targets.generation = 20
+    made.teacher.base_url = server.base_url  # nobody listens there any more
+    summary = generate(tmp_path, made)
+    assert summary.accepted["generation"]["train"] == 20 and summary.failed == 2
+
+
+def test_a_teacher_that_writes_nothing_is_not_asked_for_ever(tmp_path: Path) -> None:
+    with LocalTeacher([Answer(body=completion("###"))] * 200) as server:
+        made = config(server.base_url, targets={"generation": 20}, heldout_share=0.0)
+        with pytest.raises(UsageError, match="the last 50 requests gave no items at all"):
+            generate(tmp_path, made)
+        assert server.asked.total() < 70
+
+
+def test_empty_replies_stop_the_run(tmp_path: Path) -> None:
+    """A reasoning model that spends all of max_tokens on thinking."""
+    with LocalTeacher([Answer(body=completion("", "length"))] * 100) as server:
+        with pytest.raises(UsageError, match="5 requests one after the other failed.*max_tokens"):
+            generate(tmp_path, config(server.base_url, targets={"generation": 20}))
+        assert server.asked.total() < 30
 
 
 CONFIG_FILE = """

@@ -2,13 +2,16 @@
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import httpx2
+import openai
 import pytest
 
 from data_gen import UsageError
-from data_gen.journal import Request, open_journal, request_key
+from data_gen.journal import Journal, Request, open_journal, request_key
 from data_gen.record import canonical_json
 from data_gen.teacher import Teacher, TeacherConfig
 from tests.local_teacher import Answer, LocalTeacher, completion
@@ -25,7 +28,7 @@ def request(idx: int = 0) -> Request:
 
 def ask(workdir: Path, base_url: str, count: int = 1, *, answered_before: bool = False, **limits: object) -> list[str | None]:
     """Asks `count` requests one after the other, planning those that are new."""
-    config = TeacherConfig(base_url=base_url, **{"backoff_s": 0.01, "max_attempts": 4, **limits})  # type: ignore[arg-type]
+    config = TeacherConfig(base_url=base_url, **{"backoff_s": 0.01, "max_attempts": 4, "give_up_s": 5.0, **limits})  # type: ignore[arg-type]
 
     async def one_by_one() -> list[str | None]:
         with open_journal(str(workdir)) as journal:
@@ -70,6 +73,8 @@ def test_reply_is_kept_as_it_came_and_the_body_is_sent_as_stored(tmp_path: Path)
         [Answer(body=None)],
         [Answer(body='{"choices": [{"mess'), Answer(body='{"choices": []}')],
         [Answer(body="null"), Answer(body='{"choices": [{"message": {"content": null}}]}')],
+        [Answer(body=completion("", "length")), Answer(body="[" * 100_000)],
+        [Answer(429)] * 7,
     ],
 )
 def test_passing_faults_are_tried_again(tmp_path: Path, faults: Sequence[Answer]) -> None:
@@ -92,7 +97,10 @@ def test_retry_after_is_honoured(tmp_path: Path) -> None:
         (Answer(401, f"no such key {SECRET}"), r"401: no such key \[key\].*MY_KEY, which is set, but not accepted"),
         (Answer(403, "forbidden"), "403: forbidden.*MY_KEY"),
         (Answer(404, "no model m"), "404: no model m.*teacher.base_url.*/v1.*teacher.model="),
-        (Answer(400, "max_tokens too large"), "400: max_tokens too large.*max_tokens"),
+        (
+            Answer(400, "unknown field seed"),
+            "400: unknown field seed.*temperature=none.*teacher.seed=false.*teacher.max_tokens_field=max_completion_tokens",
+        ),
         (Answer(429, '{"error": {"code": "insufficient_quota"}}'), "insufficient_quota.*account"),
     ],
 )
@@ -121,14 +129,93 @@ def test_a_missing_key_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_unreachable_and_silent_servers(tmp_path: Path) -> None:
     with serve() as server:
         url = server.base_url
-    with pytest.raises(UsageError, match=r"no connection.*\(attempt 4\).*check that the server runs"):
-        ask(tmp_path, url)
-    with LocalTeacher(max_latency_s=5) as server, pytest.raises(UsageError, match="no reply within 0.01 s"):
-        ask(tmp_path, server.base_url, timeout_s=0.01)
-    with serve(*[Answer(429)] * 4) as server, pytest.raises(UsageError, match=r"429.*attempt 4.*max_in_flight"):
-        ask(tmp_path, server.base_url)
+    began = time.monotonic()
+    with pytest.raises(UsageError, match=r"no connection: ConnectError.*no answer for 0.3 s.*check that the server runs"):
+        ask(tmp_path, url, give_up_s=0.3)
+    with LocalTeacher(max_latency_s=5) as server, pytest.raises(UsageError, match="no reply within 0.1 s"):
+        ask(tmp_path, server.base_url, timeout_s=0.1, give_up_s=0.15)
+    with serve(*[Answer(429)] * 100) as server, pytest.raises(UsageError, match=r"429.*no answer for 0.3 s.*max_in_flight"):
+        ask(tmp_path, server.base_url, give_up_s=0.3)
+    assert 0.7 < time.monotonic() - began < 10
     assert stored(tmp_path, "SELECT status FROM request") == [("planned",)]
-    assert stored(tmp_path, "SELECT count(*) FROM attempt") == [(12,)]
+
+
+def test_a_request_that_is_always_too_slow_fails_alone(tmp_path: Path) -> None:
+    slow = [Answer(body=GOOD, wait_s=0.5)] * 3
+    with serve(Answer(body=GOOD), *slow, Answer(body=GOOD)) as server:
+        assert ask(tmp_path, server.base_url, 3, timeout_s=0.2, give_up_s=60) == [GOOD, None, GOOD]
+
+
+def test_all_workers_wait_when_one_is_told_to(tmp_path: Path) -> None:
+    """A 429 without Retry-After holds back the other request too, although that one never got a 429."""
+    config = TeacherConfig(backoff_s=1.0)
+
+    async def both(url: str) -> list[str | None]:
+        with open_journal(str(tmp_path)) as journal:
+            async with Teacher(config, url, journal, answered_before=False) as teacher:
+                journal.plan(request(0))
+                journal.plan(request(1))
+                first = asyncio.create_task(teacher.ask(request(0)))
+                while not stored(tmp_path, "SELECT 1 FROM attempt WHERE error IS NOT NULL"):
+                    await asyncio.sleep(0.01)
+                return [await teacher.ask(request(1)), await first]
+
+    with serve(Answer(429), Answer(body=GOOD), Answer(body=GOOD)) as server:
+        assert asyncio.run(both(server.base_url)) == [GOOD, GOOD]
+        assert all(later - server.times[0] >= 0.5 for later in server.times[1:])
+
+
+@pytest.mark.parametrize("key", [f"{SECRET}\nX: y", f"{SECRET}ی", f"{SECRET}\x7f"])
+def test_a_key_that_cannot_be_sent_is_never_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv("MY_KEY", key)
+    with serve() as server, pytest.raises(UsageError, match="MY_KEY") as caught:
+        ask(tmp_path, server.base_url, api_key_env="MY_KEY")
+    assert SECRET not in str(caught.value)
+
+
+def test_blanks_around_a_key_are_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", f" {SECRET}\r\n")
+    with serve(Answer(body=GOOD)) as server:
+        assert ask(tmp_path, server.base_url, api_key_env="MY_KEY") == [GOOD]
+        assert server.keys == [f"Bearer {SECRET}"]
+
+
+def test_a_protocol_error_is_named_and_not_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such an error's text may hold what was sent, the header with the key included."""
+
+    async def broken(*args: object, **options: object) -> None:
+        raise openai.APIConnectionError(
+            message="x", request=httpx2.Request("POST", "http://127.0.0.1")
+        ) from httpx2.LocalProtocolError(f"Illegal header value b'Bearer {SECRET}'")
+
+    monkeypatch.setattr("openai.AsyncOpenAI.post", broken)
+    with pytest.raises(UsageError, match="no connection: LocalProtocolError") as caught:
+        ask(tmp_path, "http://127.0.0.1:9/v1", give_up_s=0.0)
+    files = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert SECRET not in str(caught.value) and SECRET.encode() not in files
+
+
+def test_a_malformed_reply_is_never_done_even_for_a_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One commit judges a reply: a kill after it must not leave a malformed one that counts as an answer."""
+    seen: list[tuple] = []
+    end = Journal._end
+
+    def watched(self: Journal, *args: object) -> None:
+        end(self, *args)  # type: ignore[arg-type]
+        seen.append(args)
+
+    monkeypatch.setattr(Journal, "_end", watched)
+    with serve(Answer(body="<html>"), Answer(body=GOOD)) as server:
+        ask(tmp_path, server.base_url)
+    assert [(number, error is None, reply) for _, number, error, reply in seen] == [(1, False, "<html>"), (2, True, GOOD)]
+
+
+def test_a_journal_with_a_gap_is_not_used(tmp_path: Path) -> None:
+    with open_journal(str(tmp_path)) as journal:
+        journal.plan(request(0))
+        journal.plan(request(2))
+        with pytest.raises(UsageError, match="journal.sqlite is damaged"):
+            journal.requests()
 
 
 def test_one_bad_request_fails_and_the_run_goes_on(tmp_path: Path) -> None:

@@ -42,13 +42,21 @@ CHATML = (
     "{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n'}}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
-# What other published templates use: loops that break, JSON, the markers of TRL, a look at tools that are not there.
-FEATURES = """{{ bos_token }}{% if tools is not none and tools %}{{ tools | tojson }}{% endif %}
-{%- for message in messages %}
-{%- if message['role'] == 'stop' %}{% break %}{% endif %}
-{%- if message['role'] == 'assistant' %}{% generation %}{{ message['content'] }}<|eot_id|>{% endgeneration %}
-{%- else %}{{ message | tojson }}{% endif %}
-{%- endfor %}"""
+# What other published templates use: blocks on lines of their own, loops that break, JSON, TRL's marks, a look at absent tools.
+FEATURES = """{{ bos_token }}
+{% if tools is not none %}
+    {{ tools | tojson }}
+{% endif %}
+{% for message in messages %}
+    {% if message['role'] == 'stop' %}
+        {% break %}
+    {% endif %}
+    {% if message['role'] == 'assistant' %}
+        {% generation %}{{ message['content'] }}<|eot_id|>{% endgeneration %}
+    {% else %}
+{{ message | tojson }}
+    {% endif %}
+{% endfor %}"""
 SPECIAL = {LLAMA3: ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"), CHATML: ("<|im_start|>", "<|im_end|>")}
 
 CHAT: list[Message] = [{"role": "user", "content": "سلام"}, {"role": "assistant", "content": "وعلیکم السلام"}]
@@ -350,8 +358,10 @@ def test_drop_or_cut_conversations(turns: Tokenizer) -> None:
     assert dropped.ids == ["short", "text"] and dropped.shortened == {"w": 2}
     cut = encode_records(records, turns, DataConfig(sequence_length=64, long_documents="cut", long_conversations="cut"))
     assert cut.ids == ["short", "long", "text"] and cut.lengths[1] == 64 and cut.shortened == {"w": 2}
-    with pytest.raises(UsageError, match=r"no example is left.*\{'s': 1\}"):
-        encode(long, turns, sequence_length=64)
+    nothing = encode(long, turns, sequence_length=64)
+    assert nothing.ids == [] and nothing.shortened == {"s": 1}
+    n = len(encode(CHAT, turns).tokens)
+    assert encode(CHAT, turns, sequence_length=n).lengths.tolist() == [n]  # just long enough is not too long
 
 
 def test_a_cut_that_leaves_nothing_trained_drops_the_example(turns: Tokenizer) -> None:
@@ -370,7 +380,7 @@ def test_text_bytes_are_those_of_the_trained_text(turns: Tokenizer) -> None:
     half = len(whole.tokens) - int(whole.trained.sum()) // 2
     examples = encode(cut, turns, sequence_length=half, long_conversations="cut")
     text = turns.decode(examples.tokens[examples.trained].tolist())
-    assert abs(int(examples.text_bytes[0]) - len(text.encode())) <= 2  # half a letter at the cut
+    assert abs(int(examples.text_bytes[0]) - len(text.encode())) <= 4  # a letter at the cut; shared out by tokens
 
 
 # --- nothing to train on
@@ -386,8 +396,8 @@ def test_no_trainable_token(turns: Tokenizer, messages: list[Message]) -> None:
 
 
 def test_no_records(turns: Tokenizer) -> None:
-    with pytest.raises(UsageError, match="mydata: no example is left to train on"):
-        encode_records([], turns, DataConfig(path="mydata"))
+    examples = encode_records([], turns, DataConfig(path="mydata"))
+    assert examples.ids == [] and len(examples.tokens) == 0 and examples.lengths.tolist() == []
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ import hashlib
 import json
 import random
 import struct
+from pathlib import Path
+from typing import IO
 
 import fsspec
 import pytest
@@ -117,6 +119,26 @@ def test_rewriting_leaves_no_old_shard_and_never_a_stale_manifest(monkeypatch: p
     with pytest.raises(OSError):
         write_shards(directory, {"train": records, "heldout": []}, config={}, shard_records=2)
     assert not fs.exists("/test_tfrecord/again/manifest.json")
+
+
+def test_a_kill_never_leaves_half_a_manifest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    records = [random_record(random.Random(5), k) for k in range(3)]
+
+    def killed(value: object, file: IO[str], **options: object) -> None:
+        file.write('{"format_version": 1')
+        raise KeyboardInterrupt
+
+    for directory in ("memory://test_tfrecord/killed", str(tmp_path)):
+        with monkeypatch.context() as patch:
+            patch.setattr("data_gen.tfrecord.json.dump", killed)
+            with pytest.raises(KeyboardInterrupt):
+                write_shards(directory, {"train": records}, config={}, shard_records=5)
+        fs, root = fsspec.core.url_to_fs(directory)
+        assert not fs.exists(f"{root}/manifest.json")
+        write_shards(directory, {"train": records}, config={}, shard_records=5)
+        names = sorted(path.rsplit("/", 1)[1] for path in fs.ls(root, detail=False))
+        assert names == ["manifest.json", "train-00000-of-00001.tfrecord"]
+        assert json.loads(fs.cat_file(f"{root}/manifest.json"))["format_version"] == 1
 
 
 def test_errors() -> None:

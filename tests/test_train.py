@@ -185,6 +185,14 @@ def test_init_from_continues_another_run(place: Path, whole: Path) -> None:
     assert not (place / "refused" / "config.json").exists()
 
 
+def test_nothing_fits_a_row(place: Path) -> None:
+    short = config(place)
+    short.data = dataclasses.replace(short.data, sequence_length=8)
+    with pytest.raises(UsageError, match="no example to train on .*'self_instruct': 54"):
+        fit(short, str(place / "bad"))
+    assert not (place / "bad").exists()
+
+
 def test_full_training_from_random_weights(place: Path) -> None:
     full = config(place, lora=LoraConfig(full=True), max_steps=2)
     full.model = dataclasses.replace(full.model, random_init=True)
@@ -197,6 +205,8 @@ def test_full_training_from_random_weights(place: Path) -> None:
     ("change", "message"),
     [({"batch_size": 12}, "multiple of 8"),
      ({"batch_size": 6, "gradient_accumulation_steps": 4}, "multiple of gradient_accumulation_steps"),
+     ({"gradient_accumulation_steps": 0}, "at least 1"),
+     ({"model": ModelSource(attention="splash")}, "model.attention='splash'"),
      ({"mesh": MeshConfig(fsdp=3)}, "does not fit 8"),
      ({"mesh": MeshConfig(fsdp=1, tensor=8)}, "cannot be divided"),
      ({"model": ModelSource(path="/nowhere")}, "/nowhere")],

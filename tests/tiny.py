@@ -96,6 +96,7 @@ def params_of(model: transformers.LlamaForCausalLM, skeleton: Skeleton) -> Param
             value = value.swapaxes(1, 2) if leaf == "kernel" else value
         else:
             value = weights["lm_head.weight"].T if module == "lm_head" else weights[f"model.{module}.weight"]
+        assert value.shape == shape.shape, name
         params[name] = jnp.asarray(value, shape.dtype)
     return params
 

@@ -42,13 +42,17 @@ class DataConfig:
                 raise UsageError(f"data.{key}={getattr(self, key)!r} is not one of {', '.join(allowed)}")
         if self.sequence_length < 2:
             raise UsageError(f"data.sequence_length={self.sequence_length}: at least 2")
+        try:
+            self.document_template.format(text="", title="")
+        except (KeyError, IndexError, ValueError) as error:
+            raise UsageError(f"data.document_template: only {{text}} and {{title}} may stand in it ({error!r})") from None
 
 
 @dataclass(frozen=True)
 class Examples:
     """All examples of a split, one after the other. Example i is `tokens[offsets[i]:offsets[i + 1]]`.
 
-    trained[t]: whether token t is a target of the loss. text_bytes[i]: UTF-8 bytes of the trained text, for bits per byte.
+    trained[t]: whether token t is a target of the loss. text_bytes[i]: UTF-8 bytes of its trained text, for bits a byte.
     """
 
     tokens: np.ndarray  # int32 [T]
@@ -102,7 +106,7 @@ def encode_records(records: Iterable[Record], tokenizer: Tokenizer, config: Data
             pieces = _fit(len(ids), record, config)
             shortened[record.source] += pieces != [(0, len(ids))]
             for start, end in pieces:
-                share = round(text_bytes * (end - start) / len(ids))
+                share = round(text_bytes * trained[start:end].sum() / trained.sum())
                 if trained[start + 1 : end].any():
                     parts.append((ids[start:end], trained[start:end], share, record))
         batch.clear()
@@ -112,11 +116,9 @@ def encode_records(records: Iterable[Record], tokenizer: Tokenizer, config: Data
         if len(batch) == BATCH:
             flush()
     flush()
-    if not parts:
-        raise UsageError(f"{config.path}: no example is left to train on (shortened or dropped: {dict(shortened)})")
     return Examples(
-        tokens=np.concatenate([np.asarray(part[0], np.int32) for part in parts]),
-        trained=np.concatenate([part[1] for part in parts]),
+        tokens=np.concatenate([np.zeros(0, np.int32), *(np.asarray(part[0], np.int32) for part in parts)]),
+        trained=np.concatenate([np.zeros(0, bool), *(part[1] for part in parts)]),
         offsets=np.cumsum([0, *(len(part[0]) for part in parts)], dtype=np.int64),
         text_bytes=np.asarray([part[2] for part in parts], np.int64),
         ids=[part[3].id for part in parts],
@@ -128,7 +130,7 @@ def encode_records(records: Iterable[Record], tokenizer: Tokenizer, config: Data
 def _encode_batch(
     records: Sequence[Record], tokenizer: Tokenizer, config: DataConfig
 ) -> Iterable[tuple[list[int], np.ndarray, int]]:
-    """(ids, trained, UTF-8 bytes of the trained text) of each record, whole."""
+    """(ids, trained, UTF-8 bytes of the trained text without its special tokens) of each record, whole."""
     texts: list[str] = []
     spans: list[list[Span]] = []
     for record in records:
@@ -149,15 +151,19 @@ def _encode_batch(
     for text, trained_spans, encoding in zip(
         texts, spans, tokenizer.core.encode_batch(texts, add_special_tokens=False), strict=True
     ):
-        ids = encoding.ids
-        starts = np.asarray([start for start, _ in encoding.offsets])
+        ids, offsets = encoding.ids, encoding.offsets
+        starts = np.asarray([start for start, _ in offsets])
         trained = np.zeros(len(ids), bool)
+        text_bytes = 0
         for begin, end in trained_spans:
             inside = np.flatnonzero((starts >= begin) & (starts < end))
-            # What a template writes after the turn's stop token (ChatML: a newline) is never generated, so not trained.
-            stops = [at for at in inside if ids[at] in special]
-            trained[inside[inside <= stops[-1]] if stops else inside] = True
-        yield ids, trained, sum(len(text[begin:end].encode()) for begin, end in trained_spans)
+            markers = [at for at in inside if ids[at] in special]
+            stops = [at for at in markers if ids[at] != tokenizer.bos_id]
+            if stops:  # what a template writes after the stop token (ChatML: a newline) is never generated, so not trained
+                inside, end = inside[inside <= stops[-1]], offsets[stops[-1]][1]
+            trained[inside] = True
+            text_bytes += len(text[begin:end].encode()) - sum(len(text[slice(*offsets[at])].encode()) for at in markers)
+        yield ids, trained, text_bytes
 
 
 def _fit(length: int, record: Record, config: DataConfig) -> list[Span]:

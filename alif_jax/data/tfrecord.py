@@ -38,8 +38,12 @@ def read_manifest(directory: str) -> dict[str, Any]:
             f"{directory}: no manifest.json, so this data directory is unfinished or not one; run the data recipe to its end"
         )
     manifest = read_json(path)
+    if not isinstance(manifest, dict):
+        raise UsageError(f"{path}: not a manifest (a JSON {type(manifest).__name__}); make the data again")
     if manifest.get("format_version") != FORMAT_VERSION:
         raise UsageError(f"{path}: format_version={manifest.get('format_version')!r}; this version reads {FORMAT_VERSION}")
+    if not all({"path", "split", "records"} <= shard.keys() for shard in manifest.get("shards", [{}])):
+        raise UsageError(f"{path}: no list of shards with path, split and records; make the data again")
     return manifest
 
 
@@ -86,15 +90,23 @@ def masked_crc(data: bytes) -> int:
 def parse_record(payload: bytes, where: str) -> Record:
     try:
         features = parse_example(payload)
-        messages = features.get("messages")
+        messages = json.loads(features["messages"]) if "messages" in features else None
+        if ("text" in features) == ("messages" in features):
+            raise ValueError("exactly one of text and messages is needed")
+        if messages is not None and not (isinstance(messages, list) and messages and all(map(_is_message, messages))):
+            raise ValueError("messages is not a list of {role, content}")
         return Record(
             **{key: features[key] for key in ("id", "source", "task", "language")},
             text=features.get("text"),
-            messages=None if messages is None else json.loads(messages),
+            messages=messages,
             meta=json.loads(features.get("meta", "{}")),
         )
-    except (KeyError, ValueError, IndexError) as error:
+    except (KeyError, ValueError, IndexError, TypeError) as error:
         raise UsageError(f"{where}: not a record of this project's format ({error!r})") from None
+
+
+def _is_message(message: Any) -> bool:
+    return isinstance(message, dict) and all(isinstance(message.get(key), str) for key in ("role", "content"))
 
 
 def parse_example(payload: bytes) -> dict[str, str]:
