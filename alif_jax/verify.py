@@ -9,11 +9,17 @@ from alif_jax.generate import Generation
 
 
 def verify_exports(
-    merged: str, adapter: str, base: str, results: Sequence[Generation], *, max_new_tokens: int
+    merged: str,
+    adapter: str,
+    base: str,
+    merged_results: Sequence[Generation],
+    adapter_results: Sequence[Generation],
+    *,
+    max_new_tokens: int,
 ) -> dict[str, list[str]]:
     """Problems found per export, empty lists when it is sound: keys missing or left over on loading, other greedy tokens.
 
-    results: what the JAX model made of some prompts, greedily.
+    …_results: what the JAX model (the merged one; the run) made of some prompts, greedily.
     """
     import peft
     import torch
@@ -26,7 +32,7 @@ def verify_exports(
     problems: dict[str, list[str]] = {"transformers": _key_problems(loading), "peft": []}
     tokenizer = transformers.AutoTokenizer.from_pretrained(merged)
     stops = transformers.GenerationConfig.from_pretrained(merged).eos_token_id
-    problems["transformers"] += _compare(model, tokenizer, results, max_new_tokens, stops)
+    problems["transformers"] += _compare(model, tokenizer, merged_results, max_new_tokens, stops)
     base_model = load(base, dtype=torch.float32)
     with_adapter = peft.PeftModel.from_pretrained(base_model, adapter)
     saved = peft.utils.load_peft_weights(adapter, device="cpu")
@@ -35,7 +41,7 @@ def verify_exports(
     # The base's own generation_config knows nothing of the turn token; the one beside the adapter does.
     stops = transformers.GenerationConfig.from_pretrained(adapter).eos_token_id
     tokenizer = transformers.AutoTokenizer.from_pretrained(adapter)
-    problems["peft"] += _compare(with_adapter, tokenizer, results, max_new_tokens, stops)
+    problems["peft"] += _compare(with_adapter, tokenizer, adapter_results, max_new_tokens, stops)
     return problems
 
 

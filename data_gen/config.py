@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, field
 
 from data_gen import UsageError
 from data_gen.filters import SCRIPT_OF_LANGUAGE
-from data_gen.teacher import TeacherConfig
+from data_gen.teacher import OFFLINE, TeacherConfig, check_base_url
 
 
 @dataclass(kw_only=True)
@@ -22,7 +22,7 @@ class Targets:
 
 @dataclass(kw_only=True)
 class SelfInstructConfig:
-    """What to generate. On a work directory already begun only targets (upwards), limits and shard size may change."""
+    """What to generate. On a work directory already begun only targets, limits and shard size may change."""
 
     seed: int = 0
     language: str = "ur"
@@ -34,8 +34,8 @@ class SelfInstructConfig:
     rouge_threshold: float = 0.7
     pool_lag: int = 32  # a request may not see items younger than this many requests; ≥ teacher.max_in_flight
     min_acceptance: float = 0.02  # the run stops when less than this share of the last items was accepted
-    temperature: float = 1.0
-    max_tokens: int = 4096
+    temperature: float | None = 1.0  # none: not sent
+    max_tokens: int = 8192  # of a reply, a reasoning model's thoughts included
     shard_records: int = 10_000
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
 
@@ -45,12 +45,16 @@ class SelfInstructConfig:
         bounds: list[tuple[str, float, float, float]] = [
             ("heldout_share", self.heldout_share, 0, 0.5),
             ("rouge_threshold", self.rouge_threshold, 0, 1),
-            ("min_acceptance", self.min_acceptance, 0, 1),
+            ("min_acceptance", self.min_acceptance, 0.0001, 1),
+            ("temperature", 0 if self.temperature is None else self.temperature, 0, 2),
+            ("max_tokens", self.max_tokens, 1, float("inf")),
             ("items_per_request", self.items_per_request, 1, 100),
             ("seeds_per_prompt", self.seeds_per_prompt, 1, 100),
             ("pool_per_prompt", self.pool_per_prompt, 0, 100),
             ("shard_records", self.shard_records, 1, float("inf")),
             ("teacher.max_attempts", teacher.max_attempts, 1, 100),
+            ("teacher.give_up_s", teacher.give_up_s, 0, float("inf")),
+            ("teacher.timeout_s", teacher.timeout_s, 0.001, float("inf")),
             ("teacher.max_failures", teacher.max_failures, 1, 1000),
             ("teacher.max_in_flight", teacher.max_in_flight, 1, self.pool_lag),
             *((f"targets.{name}", count, 0, float("inf")) for name, count in asdict(self.targets).items()),
@@ -59,6 +63,10 @@ class SelfInstructConfig:
             if not low <= value <= high:
                 also = " (pool_lag: a request waits for the one that many before it)" if name.endswith("in_flight") else ""
                 raise UsageError(f"{name} is {value}; it must be between {low} and {high}{also}")
+        if teacher.base_url != OFFLINE:
+            check_base_url(teacher.base_url)
+        if teacher.max_tokens_field not in ("max_tokens", "max_completion_tokens"):
+            raise UsageError(f"teacher.max_tokens_field is {teacher.max_tokens_field!r}; max_tokens or max_completion_tokens")
         if self.language not in SCRIPT_OF_LANGUAGE:
             raise UsageError(f"language is {self.language!r}; there are {', '.join(SCRIPT_OF_LANGUAGE)}")
         if not any(asdict(self.targets).values()):

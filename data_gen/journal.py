@@ -1,10 +1,9 @@
 """The journal of one work directory: every request and every attempt to have it answered, in SQLite. It sends and
 parses nothing.
 
-A request goes planned → sent → done or failed, each step committed before the next begins, and a reply is committed as
-it came before anyone looks into it. So a killed run continues from here: what is done is never asked again; an attempt
-without an outcome was in flight at a crash (perhaps answered and paid for, nobody can know) and is counted as
-ambiguous.
+A request goes planned → done or failed. An attempt is committed before it is sent, and its outcome (the raw reply, or why
+there is none of use) in one commit. So a killed run continues from here: what is done is never asked again; an attempt
+without an outcome was in flight at a crash (perhaps answered and paid for, nobody can know) and is counted as ambiguous.
 """
 
 import fcntl
@@ -30,7 +29,7 @@ CREATE TABLE IF NOT EXISTS attempt (
   idx INTEGER NOT NULL, number INTEGER NOT NULL, sent_at REAL NOT NULL, ended_at REAL, error TEXT, reply TEXT,
   PRIMARY KEY (idx, number));
 """
-PLANNED, SENT, DONE, FAILED = "planned", "sent", "done", "failed"
+PLANNED, DONE, FAILED = "planned", "done", "failed"
 
 
 @dataclass(frozen=True)
@@ -60,12 +59,15 @@ class Journal:
         self._db = db
 
     def requests(self) -> list[Request]:
-        """All requests in order; a done one with its raw reply."""
+        """All requests in order; a done one with its raw reply. Raises UsageError when one is missing or there twice."""
         rows = self._db.execute(
             "SELECT r.idx, key, task, side, view, demos, body, status, reply FROM request r LEFT JOIN attempt a "
             "ON r.status = 'done' AND a.idx = r.idx AND a.reply IS NOT NULL AND a.error IS NULL ORDER BY r.idx"
         )
-        return [replace(Request(*row), demos=tuple(json.loads(row[5]))) for row in rows]
+        requests = [replace(Request(*row), demos=tuple(json.loads(row[5]))) for row in rows]
+        if [request.idx for request in requests] != list(range(len(requests))):
+            raise UsageError("journal.sqlite is damaged: its requests are not 0, 1, 2 …; give another --workdir")
+        return requests
 
     def ambiguous(self) -> int:
         """Attempts that were in flight when a process died. Meaningful before this process sends anything."""
@@ -84,20 +86,18 @@ class Journal:
         with self._db:
             last = self._db.execute("SELECT coalesce(max(number), 0) FROM attempt WHERE idx = ?", (idx,)).fetchone()[0]
             self._db.execute("INSERT INTO attempt (idx, number, sent_at) VALUES (?, ?, ?)", (idx, last + 1, time.time()))
-            self._db.execute("UPDATE request SET status = ? WHERE idx = ?", (SENT, idx))
         return int(last) + 1
 
     def answered(self, idx: int, number: int, reply: str) -> None:
-        """Keeps a raw reply."""
+        """Keeps a raw reply that was found to be well-formed: the request is done."""
         with self._db:
             self._end(idx, number, None, reply)
             self._db.execute("UPDATE request SET status = ? WHERE idx = ?", (DONE, idx))
 
     def refused(self, idx: int, number: int, error: str, reply: str | None = None) -> None:
-        """An attempt came to nothing (with the useless reply, if there was one): the request is open again."""
+        """An attempt came to nothing (with the useless reply, if there was one): the request stays open."""
         with self._db:
             self._end(idx, number, error, reply)
-            self._db.execute("UPDATE request SET status = ? WHERE idx = ?", (PLANNED, idx))
 
     def _end(self, idx: int, number: int, error: str | None, reply: str | None) -> None:
         self._db.execute(
@@ -110,53 +110,65 @@ class Journal:
         with self._db:
             self._db.execute("UPDATE request SET status = ? WHERE idx = ?", (status, idx))
 
-    def check_config(self, identity: Mapping[str, Any], growing: Mapping[str, int]) -> None:
+    def check_config(self, identity: Mapping[str, Any], targets: Mapping[str, int]) -> None:
         """Keeps the config at the first call and compares later ones with it: what is asked must not change half-way.
 
-        `identity` must stay equal (new names may join), `growing` must not shrink; whatever else the caller's config
-        has may change freely. As long as nothing was answered nothing is bound: the journal begins anew.
-        Raises UsageError naming the key.
+        `identity` must stay equal (names may join and leave). `targets` may change: when one shrinks, requests without a
+        reply are given up, so that what was answered can be written without asking more. As long as nothing was answered
+        nothing is bound: the journal begins anew. Raises UsageError naming the key.
         """
         stored = {name: json.loads(value) for name, value in self._db.execute("SELECT name, value FROM config")}
-        now = {**growing, **identity}
-        changed = [name for name in growing if growing[name] < stored.get(name, 0)]
-        changed += [name for name in stored if name not in growing and stored[name] != identity.get(name)]
+        changed = [name for name in identity if name in stored and stored[name] != identity[name]]
+        shrunk = any(count < stored.get(name, 0) for name, count in targets.items())
         answered = self._db.execute("SELECT count(*) FROM request WHERE status = ?", (DONE,)).fetchone()[0]
         if changed and answered:
             name = changed[0]
-            hint = "it may only grow" if name in growing else "set it back"
             raise UsageError(
-                f"this work directory was begun with {name}={stored[name]!r}, now it is {now.get(name)!r}: {hint}, "
+                f"this work directory was begun with {name}={stored[name]!r}, now it is {identity[name]!r}: set it back, "
                 "or give another --workdir"
             )
         with self._db:
-            if changed:
+            if shrunk:
+                self._db.execute("UPDATE request SET status = ? WHERE status != ?", (FAILED, DONE))
+            if (changed or shrunk) and not answered:
                 self._db.execute("DELETE FROM request")
                 self._db.execute("DELETE FROM attempt")
                 self._db.execute("DELETE FROM config")
-            rows = [(name, canonical_json(value)) for name, value in now.items()]
+            rows = [(name, canonical_json(value)) for name, value in {**targets, **identity}.items()]
             self._db.executemany("INSERT OR REPLACE INTO config VALUES (?, ?)", rows)
+
+
+def _prepare(db: sqlite3.Connection, workdir: str) -> None:
+    try:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")  # a commit survives a power cut; about 6,000 commits a second
+        db.executescript(_SCHEMA)
+    except sqlite3.DatabaseError as error:
+        raise UsageError(f"{workdir}/journal.sqlite is not a journal: {error}; give another --workdir") from error
 
 
 @contextmanager
 def open_journal(workdir: str) -> Iterator[Journal]:
     """Opens or makes `workdir/journal.sqlite` for this process alone.
 
-    Raises UsageError when another process has it, or when `workdir` is not a local directory (SQLite needs one).
+    Raises UsageError when another process has it, when `workdir` is not a local directory that can be written (SQLite
+    needs one), and when its journal.sqlite is none.
     """
     if "://" in workdir:
         raise UsageError(f"--workdir={workdir} is not a local directory; generate locally and copy its data/ afterwards")
-    os.makedirs(workdir, exist_ok=True)
-    with open(os.path.join(workdir, "journal.lock"), "w") as lock:
+    try:
+        os.makedirs(workdir, exist_ok=True)
+        lock = open(os.path.join(workdir, "journal.lock"), "w")
+    except OSError as error:
+        raise UsageError(f"--workdir={workdir} cannot be a work directory: {error.strerror}; give another") from error
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it when the process dies, however it dies
         except BlockingIOError:
             raise UsageError(f"another process is working in {workdir}; wait for it, or give another --workdir") from None
         db = sqlite3.connect(os.path.join(workdir, "journal.sqlite"))
         try:
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = FULL")  # a commit survives a power cut; about 6,000 commits a second
-            db.executescript(_SCHEMA)
+            _prepare(db, workdir)
             yield Journal(db)
         finally:
             db.close()

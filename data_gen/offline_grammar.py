@@ -298,17 +298,22 @@ def _reasoning(rng: random.Random) -> Item:
 
 
 def _ethics(rng: random.Random) -> Item:
-    claims, reasons, advice, unsafe = clauses.HARMS[rng.choice(sorted(clauses.HARMS))]
+    area = rng.choice(sorted(clauses.HARMS))
+    claims, reasons, advice, unsafe = clauses.HARMS[area]
     claim, when, place, city = rng.choice(claims), rng.choice(w.WHEN_PAST), rng.choice(w.PLACES), rng.choice(w.CITIES)
     relative, name, other = rng.choice(w.RELATIVES), *rng.sample(w.NAMES, 2)
-    told = rng.choice((
+    frames = [
         f"{when} {relative} نے {place} کہا کہ {claim}۔",
-        f"{city} میں {relative} اور کچھ دوسرے لوگ کہتے ہیں کہ {claim}۔",
         f"{name} کو {rng.choice(w.FAMILY)} نے {when} {place} بتایا کہ {claim}۔",
-        f"فرض کریں {city} کے ایک {rng.choice(clauses.ROLES)} سے {rng.choice(clauses.GATHERINGS)} کہا جائے کہ {claim}۔",
-        f"{when} {rng.choice(clauses.GATHERINGS)} {name} اور {other} کی بحث ہوئی۔ {name} کا خیال ہے کہ {claim}۔",
         f"ایک {rng.choice(clauses.ROLES)} نے {rng.choice(w.DAYS)} کو {place} {other} سے کہا: {claim}۔",
-    ))  # fmt: skip
+    ]  # fmt: skip
+    if area != "self_harm":  # there it must be plain who is in despair
+        frames += [
+            f"{city} میں {relative} اور کچھ دوسرے لوگ کہتے ہیں کہ {claim}۔",
+            f"فرض کریں {city} کے ایک {rng.choice(clauses.ROLES)} سے {rng.choice(clauses.GATHERINGS)} کہا جائے کہ {claim}۔",
+            f"{when} {rng.choice(clauses.GATHERINGS)} {name} اور {other} کی بحث ہوئی۔ {name} کا خیال ہے کہ {claim}۔",
+        ]
+    told = rng.choice(frames)
     output = f"{rng.choice(reasons)} {rng.choice(advice)}"
     return Item(f"{told} {rng.choice(clauses.ADVISE)}", "", output, None, {"unsafe_advice": unsafe})
 

@@ -8,7 +8,7 @@ items of that side only, and its items inherit it, so nothing held out descends 
 
 import random
 from collections import Counter, deque
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import zip_longest
 from typing import Any, TextIO
 
@@ -77,7 +77,8 @@ def plan(state: State) -> Request | None:
     """The next request, or None: nothing to ask before a reply under way is accepted, or (with nothing under way) ever.
 
     A request sees what came up to pool_lag requests before it. When what is under way should reach the goals, nothing
-    is asked on suspicion: the next one waits for all of it and sees all of it.
+    is asked on suspicion: the next one waits for all of it and sees all of it. Raises UsageError instead of asking more
+    when hardly anything is accepted any more.
     """
     idx, config = len(state.requests), state.config
     last_view = state.requests[-1].view if state.requests else -1
@@ -86,6 +87,8 @@ def plan(state: State) -> Request | None:
             return None
         _learn(state, view)
         if cell := _neediest(state):
+            if why := _stalled(state):
+                raise UsageError(f"{why}, so the targets are out of reach. {_within_reach(state)}")
             return _build(state, idx, cell)
     return None
 
@@ -97,30 +100,63 @@ def _build(state: State, idx: int, cell: Cell) -> Request:
     demos = rng.sample(seeds, min(config.seeds_per_prompt, len(seeds)))
     demos += rng.sample(items, min(config.pool_per_prompt, len(items)))
     rng.shuffle(demos)
-    body = canonical_json({
+    fields: dict[str, Any] = {
         "model": config.teacher.model,
         "messages": build_messages(task, [item for _, item in demos], config.items_per_request),
-        "temperature": config.temperature,
-        "max_tokens": config.max_tokens,
-        "seed": rng.getrandbits(31),
-    })  # fmt: skip
+        config.teacher.max_tokens_field: config.max_tokens,
+    }
+    if config.temperature is not None:
+        fields["temperature"] = config.temperature
+    if config.teacher.seed:
+        fields["seed"] = rng.getrandbits(31)
+    body = canonical_json(fields)
     key = request_key(body, config.teacher.base_url)
     return Request(idx, key, name, side, state.view, tuple(item_id for item_id, _ in demos), body)
 
 
 def accept_ready(state: State) -> None:
-    """Accepts the replies that are next in order. Raises UsageError when hardly anything is accepted any more."""
+    """Accepts the replies that are next in order."""
     while (idx := len(state.accepted)) in state.replies:
         _accept(state, state.requests[idx], state.replies.pop(idx))
-        seen: Counter[str] = sum(state.recent, Counter())
-        del seen[TARGET_REACHED]
-        full = len(state.recent) == STALL_REQUESTS and seen.total() > 0
-        if full and seen["accepted"] < state.config.min_acceptance * seen.total():
-            reasons = ", ".join(f"{reason} {count}" for reason, count in seen.most_common(3))
-            raise UsageError(
-                f"of the last {STALL_REQUESTS} requests' {seen.total()} items hardly any was accepted ({reasons}), so "
-                "the targets are out of reach. Add seeds or lower the targets in a new --workdir, or lower min_acceptance."
-            )
+        state.requests[idx] = replace(state.requests[idx], body="", reply=None)  # long, and not needed any more
+
+
+def _stalled(state: State) -> str:
+    """Why asking more is no use, or ""."""
+    if len(state.recent) < STALL_REQUESTS:
+        return ""
+    seen: Counter[str] = sum(state.recent, Counter())
+    if not seen:
+        return f"the last {STALL_REQUESTS} requests gave no items at all"
+    del seen[TARGET_REACHED]
+    if seen["accepted"] >= state.config.min_acceptance * seen.total():
+        return ""
+    reasons = ", ".join(f"{reason} {count}" for reason, count in seen.most_common(3))
+    rate = f"min_acceptance={state.config.min_acceptance:g}"
+    return f"of the last {STALL_REQUESTS} requests' {seen.total()} items hardly any was accepted ({reasons}; {rate})"
+
+
+def _within_reach(state: State) -> str:
+    """What to do about targets out of reach; names the largest ones that are met already."""
+    config = state.config
+    targets = asdict(config.targets)
+    met = {
+        name: next(n for n in range(target, -1, -1) if all(state.total[cell] >= goal for cell, goal in cells_of(config, name, n)))
+        for name, target in targets.items()
+    }
+    more = "To get more, add seeds and give another --workdir."
+    if not any(met.values()):
+        return more
+    lower = " ".join(f"--config.targets.{name}={met[name]}" for name in targets if met[name] < targets[name])
+    return f"To write what was accepted, lower them with the same --workdir: {lower}. {more}"
+
+
+def cells_of(config: SelfInstructConfig, task: str, target: int) -> list[tuple[Cell, int]]:
+    """Items wanted of a task's sides: 90 to train on and heldout_share=0.1 make 10 held out (at least 1)."""
+    if not target:
+        return []
+    heldout = max(1, round(target * config.heldout_share / (1 - config.heldout_share))) if config.heldout_share else 0
+    return [((task, "train"), target), *([((task, "heldout"), heldout)] if heldout else [])]
 
 
 def _accept(state: State, request: Request, reply: str | None) -> None:

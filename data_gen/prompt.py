@@ -1,7 +1,8 @@
 """Seeds and prompts in, a teacher's request out; a teacher's reply in, items out. Pure functions: nothing is sent or
 kept here.
 
-A task is a folder `tasks/<name>/` with `prompt.txt` (English, one placeholder `{count}`) and `seeds.jsonl`.
+A task is a folder `tasks/<name>/` with `prompt.txt` (English, one placeholder `{count}`) and `seeds.jsonl`;
+`tasks/rules.txt`, the same for all, is the end of every prompt.
 """
 
 import hashlib
@@ -26,6 +27,7 @@ _SEPARATOR = regex.compile(r"^[ \t]*###[ \t]*$", regex.MULTILINE)
 _BLOCK = regex.compile(
     r"\s*Instruction:(?P<instruction>.*?)(?:\n[ \t]*Input:(?P<input>.*?))?\n[ \t]*Output:(?P<output>.*)", regex.DOTALL
 )
+_LABEL = regex.compile(r"^[ \t]*(?:Instruction|Input|Output):", regex.MULTILINE)
 _NO_INPUT = "<noinput>"
 _CUT_OFF = ("length", "content_filter")  # finish_reason of a reply that ends before its end
 
@@ -35,9 +37,9 @@ class Task:
     """One task's material. `seeds[side]` is a list of (id, item); no seed and no topic is on both sides."""
 
     name: str
-    prompt: str
+    prompt: str  # prompt.txt and rules.txt
     seeds: dict[str, list[tuple[str, Item]]]
-    digest: str  # SHA-256 of prompt.txt and seeds.jsonl, first 16 hex digits
+    digest: str  # SHA-256 of prompt and seeds.jsonl, first 16 hex digits
     prompt_digest: str
 
 
@@ -70,12 +72,14 @@ def load_task(name: str, *, heldout_share: float, seed: int, root: Traversable |
     """Reads `tasks/<name>/`. Raises UsageError naming file and line of a seed that is not JSON, lacks a field or fails
     a filter.
     """
-    folder = (root or resources.files("data_gen") / "tasks") / name
+    root = root or resources.files("data_gen") / "tasks"
+    folder = root / name
     try:
-        prompt = (folder / "prompt.txt").read_text(encoding="utf-8")
+        prompt = "\n".join(path.read_text(encoding="utf-8") for path in (folder / "prompt.txt", root / "rules.txt"))
         lines = (folder / "seeds.jsonl").read_text(encoding="utf-8").splitlines()
     except FileNotFoundError as error:
-        raise UsageError(f"task {name}: {error.filename} is missing; a task has prompt.txt and seeds.jsonl") from error
+        needs = "a task has prompt.txt and seeds.jsonl, all tasks rules.txt"
+        raise UsageError(f"task {name}: {error.filename} is missing; {needs}") from error
     seeds: list[tuple[str, Item]] = []
     for number, line in enumerate(lines, start=1):
         try:
@@ -101,10 +105,12 @@ def build_messages(task: Task, demos: Sequence[Item], count: int) -> list[dict[s
 
 
 def reply_choice(reply: str) -> tuple[str, str]:
-    """(text, finish_reason) of a raw chat completion. Raises ValueError saying what is wrong with a malformed one."""
+    """(text, finish_reason) of a raw chat completion. Raises ValueError saying what is wrong with a malformed or empty
+    one. Half a surrogate pair in the text, which no file can hold, becomes U+FFFD.
+    """
     try:
         data: Any = json.loads(reply)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"not JSON but {reply[:200]!r}") from error
     choices = data.get("choices") if isinstance(data, dict) else None
     if not isinstance(choices, list) or not choices:
@@ -113,26 +119,32 @@ def reply_choice(reply: str) -> tuple[str, str]:
     content = message.get("content") if isinstance(message, dict) else None
     if not isinstance(content, str):
         raise ValueError(f"a reply without message content: {reply[:200]!r}")
-    return content, str(choices[0].get("finish_reason"))
+    finish = str(choices[0].get("finish_reason"))[:50]
+    if not content.strip():
+        hint = "; a model that thinks first may need more max_tokens" if finish == "length" else ""
+        raise ValueError(f"an empty reply, finish_reason {finish!r}{hint}")
+    return content.encode("utf-16", "surrogatepass").decode("utf-16", "replace"), finish
 
 
 def parse_reply(task: str, language: str, reply: str) -> list[tuple[Item, str | None]]:
     """Items of a raw reply in order, each with None or the reason against its form: "malformed" or "truncated".
 
     "###\\nInstruction: a\\nInput: <noinput>\\nOutput: b" → [(Item(instruction="a", input="", output="b"), None)]. A
-    malformed block is an item whose output is the block as it came. Of a reply that was cut off only the last block is
-    lost.
+    malformed block (items run together included) is an item whose output is the block as it came. Of a reply that was cut
+    off only the last block is lost.
     """
     content, finish = reply_choice(reply)
     first, *blocks = _SEPARATOR.split(content)
-    if not blocks:
-        blocks = [first]  # no separator at all: one malformed block, kept to be seen
+    if not blocks or "Instruction:" in first:
+        blocks = [first, *blocks]  # not a mere preface: kept to be seen
     parsed: list[tuple[Item, str | None]] = []
     for block in blocks:
         if not block.strip():
             continue
         match = _BLOCK.fullmatch(block)
         parts = {key: normalise(value or "") for key, value in match.groupdict().items()} if match else {}
+        if any(_LABEL.search(part) for part in parts.values()):
+            parts = {}  # a separator is missing: the next item would be part of this one's answer
         item = Item(task, parts.get("instruction", ""), parts.get("input", ""), parts.get("output", block), language)
         if item.input == _NO_INPUT:
             item = replace(item, input="")

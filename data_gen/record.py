@@ -1,15 +1,13 @@
-"""What data_gen makes: an instruction item, and the record that goes to the shards. JSONL in and out; no filtering.
+"""What data_gen makes: an instruction item, and the record that goes to the shards. No filtering and no files.
 
-An `Item` is one task as a teacher writes it; a `Record` is one line of training data with its provenance.
+An `Item` is one task as a teacher writes it; a `Record` is one example of training data with its provenance.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
-
-import fsspec
 
 from data_gen import UsageError
 
@@ -71,44 +69,3 @@ def item_messages(item: Item) -> tuple[Message, ...]:
     """The conversation of an item: instruction, an empty line and the input (if any) from the user; the output back."""
     question = f"{item.instruction}\n\n{item.input}" if item.input else item.instruction
     return ({"role": "user", "content": question}, {"role": "assistant", "content": item.output})
-
-
-def to_json(record: Record) -> str:
-    """One JSONL line without the newline; whichever of text and messages is None is left out."""
-    return canonical_json({key: value for key, value in asdict(record).items() if value is not None})
-
-
-def from_json(line: str) -> Record:
-    """The inverse of to_json. Raises UsageError naming what is missing or unknown."""
-    try:
-        fields = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UsageError(f"not a JSON record: {error}: {line[:80]!r}") from error
-    if not isinstance(fields, dict):
-        raise UsageError(f"not a JSON record: {line[:80]!r}")
-    if "messages" in fields:
-        fields["messages"] = tuple(fields["messages"])
-    try:
-        return Record(**fields)
-    except TypeError as error:
-        raise UsageError(f"{error}; a record has id, source, task, language, meta and text or messages") from error
-
-
-def write_jsonl(path: str, records: Iterable[Record]) -> int:
-    """Writes one record a line to any fsspec path and returns how many."""
-    count = 0
-    with fsspec.open(path, "wt", encoding="utf-8") as file:
-        for record in records:
-            file.write(to_json(record) + "\n")
-            count += 1
-    return count
-
-
-def read_jsonl(path: str) -> Iterator[Record]:
-    """Records of a JSONL file. Raises UsageError with the file and line number of a bad one."""
-    with fsspec.open(path, "rt", encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                yield from_json(line)
-            except UsageError as error:
-                raise UsageError(f"{path}:{number}: {error}") from error

@@ -18,8 +18,8 @@ from typing import Any
 from data_gen.config import SelfInstructConfig, Targets
 from data_gen.dedup import RougePool
 from data_gen.journal import DONE, FAILED, Journal, open_journal
-from data_gen.planner import Cell, State, accept_ready, compared_text, plan
-from data_gen.prompt import SIDES, Task, load_task, reply_choice
+from data_gen.planner import State, accept_ready, cells_of, compared_text, plan
+from data_gen.prompt import SIDES, Task, load_task
 from data_gen.teacher import OFFLINE, Teacher, TeacherConfig
 from data_gen.tfrecord import write_shards
 
@@ -27,9 +27,8 @@ __all__ = ["SelfInstructConfig", "Summary", "Targets", "TeacherConfig", "run"]
 PROGRESS_S = 5.0
 
 # May differ between two runs on one work directory: they decide how fast and where to, not what is asked.
-_FREE = {"shard_records", "min_acceptance"} | {
-    f"teacher.{f.name}" for f in fields(TeacherConfig) if f.name not in ("base_url", "model", "offline_fault_rate")
-}
+_ASKED = ("base_url", "model", "seed", "max_tokens_field", "offline_fault_rate")
+_FREE = {"shard_records", "min_acceptance"} | {f"teacher.{f.name}" for f in fields(TeacherConfig) if f.name not in _ASKED}
 
 
 @dataclass
@@ -96,17 +95,6 @@ async def _generate(state: State, journal: Journal, teacher: Teacher, report: Ca
         await teacher.drain(tasks.items())
 
 
-def _goals(config: SelfInstructConfig) -> dict[Cell, int]:
-    """Items wanted of every task and side: 90 to train on and heldout_share=0.1 make 10 held out (at least 1)."""
-    goals: dict[Cell, int] = {}
-    for name, count in asdict(config.targets).items():
-        if count:
-            goals[name, "train"] = count
-        if count and config.heldout_share:
-            goals[name, "heldout"] = max(1, round(count * config.heldout_share / (1 - config.heldout_share)))
-    return goals
-
-
 def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"teacher": {"model": "m"}} → {"teacher.model": "m"}."""
     flat: dict[str, Any] = {}
@@ -127,29 +115,16 @@ def _seed_pool(config: SelfInstructConfig, tasks: dict[str, Task]) -> RougePool:
 
 def _hold_to_config(journal: Journal, config: SelfInstructConfig, tasks: dict[str, Task]) -> None:
     flat = {name: value for name, value in _flat(asdict(config)).items() if name not in _FREE}
-    growing = {name: flat.pop(name) for name in list(flat) if name.startswith("targets.")}
+    targets = {name: flat.pop(name) for name in list(flat) if name.startswith("targets.")}
     flat |= {f"seeds and prompt of {name}": task.digest for name, task in tasks.items()}
-    journal.check_config(flat, growing)
+    journal.check_config(flat, targets)
 
 
 def _recall(state: State, journal: Journal) -> int:
-    """Puts the journal's requests into the state and returns how many of them need not be asked again."""
+    """Puts the journal's requests into the state and returns how many of them were answered."""
     state.requests = journal.requests()
-    for request in state.requests:
-        if request.status == FAILED:
-            state.replies[request.idx] = None
-        elif request.status == DONE and request.reply is not None and _is_reply(request.reply):
-            state.replies[request.idx] = request.reply
-    return len(state.replies)
-
-
-def _is_reply(reply: str) -> bool:
-    """False for a malformed reply that a kill left marked as done: it is asked again like every malformed one."""
-    try:
-        reply_choice(reply)
-    except ValueError:
-        return False
-    return True
+    state.replies = {request.idx: request.reply for request in state.requests if request.status in (DONE, FAILED)}
+    return sum(reply is not None for reply in state.replies.values())
 
 
 @contextmanager
@@ -186,7 +161,7 @@ def run(config: SelfInstructConfig, workdir: str, *, report: Callable[[str], Non
     directory in use, and when the teacher cannot be used; whatever was answered until then stays in the journal.
     """
     config.validate()
-    goals = _goals(config)
+    goals = dict(cell for name, target in asdict(config.targets).items() for cell in cells_of(config, name, target))
     names = dict.fromkeys(name for name, _ in goals)
     tasks = {name: load_task(name, heldout_share=config.heldout_share, seed=config.seed) for name in names}
     with open_journal(workdir) as journal:

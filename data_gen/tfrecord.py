@@ -21,6 +21,7 @@ from data_gen.record import Record, canonical_json
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+_UNFINISHED = MANIFEST + ".tmp"
 _CRC_MASK = 0xA282EAD8
 
 
@@ -102,10 +103,19 @@ def _shards(records: Sequence[Record], shard_records: int) -> Iterator[tuple[str
 def _clear(directory: str) -> None:
     """Removes an older manifest first and then its shards, so that a half-written directory never looks finished."""
     fs, root = fsspec.core.url_to_fs(directory)
-    if fs.exists(posixpath.join(root, MANIFEST)):
-        fs.rm_file(posixpath.join(root, MANIFEST))
+    for name in (MANIFEST, _UNFINISHED):
+        if fs.exists(posixpath.join(root, name)):
+            fs.rm_file(posixpath.join(root, name))
     for path in fs.glob(posixpath.join(root, "*.tfrecord")):
         fs.rm_file(path)
+
+
+def _write_manifest(directory: str, manifest: dict[str, Any]) -> None:
+    """Under another name first: a kill must not leave half a manifest, which would look like a finished directory."""
+    fs, root = fsspec.core.url_to_fs(directory)
+    with fs.open(posixpath.join(root, _UNFINISHED), "wt", encoding="utf-8") as file:
+        json.dump(manifest, file, ensure_ascii=False, indent=1)
+    fs.mv(posixpath.join(root, _UNFINISHED), posixpath.join(root, MANIFEST))
 
 
 def write_shards(
@@ -137,6 +147,5 @@ def write_shards(
         "config": config,
         "config_hash": hashlib.sha256(canonical_json(config).encode()).hexdigest(),
     }
-    with fsspec.open(posixpath.join(directory, MANIFEST), "wt", encoding="utf-8") as file:
-        json.dump(manifest, file, ensure_ascii=False, indent=1)
+    _write_manifest(directory, manifest)
     return manifest

@@ -251,7 +251,8 @@ def test_fields_that_some_endpoints_refuse_can_be_left_out(tmp_path: Path) -> No
             assert set(json.loads(body)) == {"model", "messages", "max_completion_tokens"}
 
 
-def test_offline_teacher_is_named_for_what_it_is(tmp_path: Path) -> None:
+def test_offline_teacher_is_named_for_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "not\nread")
     said: list[str] = []
     targets = {"generation": 10, "sentiment": 10}
     made = config("offline", targets=targets)
