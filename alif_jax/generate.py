@@ -97,13 +97,13 @@ def generate(
             for row, i in enumerate(chosen):
                 tokens_BP[row, : len(encoded[i])] = encoded[i]
                 lengths_B[row], keys_B[row] = len(encoded[i]), i
-            out_BM = _decode(
+            out_BM = jax.device_get(_decode(
                 loaded.params, tokens_BP, lengths_B, keys_B, jax.random.key(seed), np.int32(len(chosen)),
                 jnp.float32(temperature), jnp.float32(top_p), jnp.asarray(tokenizer.stop_ids),
                 skeleton=loaded.skeleton, max_new_tokens=max_new_tokens, greedy=temperature == 0,
-            )  # fmt: skip
+            ))  # fmt: skip
             for row, i in enumerate(chosen):
-                results[int(i)] = _finish(prompts[i], np.asarray(out_BM[row]).tolist(), loaded)
+                results[int(i)] = _finish(prompts[i], out_BM[row].tolist(), loaded)
     return [results[i] for i in range(len(prompts))]
 
 
