@@ -6,14 +6,13 @@ Orbax casts a wrong dtype without a word, so the tree, shapes and dtypes are com
 from collections.abc import Mapping
 from typing import Any
 
-import fsspec
 import jax
 import numpy as np
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
 from alif_jax import UsageError
-from alif_jax.files import exists, join
+from alif_jax.files import absolute, exists, join
 
 State = dict[str, dict[str, Any]]  # {"trainable": {name: array}, "optimizer": {name: array}}
 
@@ -24,11 +23,6 @@ def checkpoint_directory(workdir: str) -> str:
 
 def step_path(workdir: str, step: int) -> epath.Path:
     return epath.Path(absolute(join(checkpoint_directory(workdir), str(step))))
-
-
-def absolute(path: str) -> str:
-    """Orbax wants absolute local paths; addresses such as gs://… stay as they are."""
-    return path if "://" in path else fsspec.core.url_to_fs(path)[1]
 
 
 def open_checkpointer(workdir: str, *, save_steps: int, save_total_limit: int) -> ocp.training.Checkpointer:

@@ -5,6 +5,7 @@ The base is read and written a tensor at a time; the trained parameters are in h
 
 import re
 from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -54,12 +55,12 @@ def export_merged(
     """
     names = skeleton(config, LoraConfig(full=True)).trainable
     temporary = _begin(output)
-    checkpoint = Checkpoint(base) if base else None
     tensors = {}
-    for name in names:
-        for layer, key in enumerate(hf_keys(name, config.num_hidden_layers)):
-            tensors[key] = _merged_tensor(name, layer, key, lora, trained, checkpoint, np.dtype(dtype))
-    write_sharded(temporary, tensors, shard_bytes=SHARD_BYTES)
+    with Checkpoint(base) if base else nullcontext() as checkpoint:
+        for name in names:
+            for layer, key in enumerate(hf_keys(name, config.num_hidden_layers)):
+                tensors[key] = _merged_tensor(name, layer, key, lora, trained, checkpoint, np.dtype(dtype))
+        write_sharded(temporary, tensors, shard_bytes=SHARD_BYTES)
     hf_config = files.read_json(join(tokenizer.directory, "config.json"))
     hf_config.pop("dtype", None)  # transformers 5's name of torch_dtype; both are read, one would contradict the other
     hf_config |= {"architectures": ["LlamaForCausalLM"], "tie_word_embeddings": config.tie_word_embeddings}
@@ -154,7 +155,7 @@ def export_peft(
         "use_dora": False,
         "init_lora_weights": True,
         "target_modules": sorted(lora.target_modules),
-        "modules_to_save": sorted(lora.modules_to_save) or None,
+        "modules_to_save": sorted({*lora.modules_to_save, *(("lm_head",) if tied else ())}) or None,
         "ensure_weight_tying": tied,
         "rank_pattern": {},
         "alpha_pattern": {},

@@ -70,8 +70,14 @@ def is_local(path: str) -> bool:
     return "://" not in path
 
 
+def absolute(path: str) -> str:
+    """A local path in full, ~ expanded; addresses such as gs://… stay as they are."""
+    return fsspec.core.url_to_fs(path)[1] if is_local(path) else path
+
+
 def write_text(path: str, text: str) -> None:
     """Replaces the file in one step, so that a kill leaves the old or the new one (object stores do so by themselves)."""
+    path = absolute(path)
     beside = path + ".tmp" if is_local(path) else path
     with open_file(beside, "w") as file:
         file.write(text)

@@ -39,7 +39,7 @@ def resolve_model(path: str) -> str:
     """A directory (local or by fsspec address) as it is; a hub id downloaded by huggingface_hub. Errors name both readings."""
     if not path:
         raise UsageError("no base model: set --config.model.path=DIR_OR_HUB_ID")
-    if "://" in path or os.path.isdir(path):
+    if "://" in path or os.path.isdir(files.absolute(path)):
         return path
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", path):
         raise UsageError(f"{path}: neither a directory here nor a hub id of the form owner/name")

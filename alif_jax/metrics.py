@@ -8,7 +8,7 @@ from typing import Any
 
 from tensorboardX import SummaryWriter
 
-from alif_jax.files import exists, is_local, join, open_file, write_text
+from alif_jax.files import absolute, exists, is_local, join, open_file, write_text
 
 
 class MetricWriter:
@@ -22,14 +22,15 @@ class MetricWriter:
             with open_file(self.path, "r") as file:
                 self.rows = [line for line in file.read().splitlines() if _step_of(line) <= first_step]
         place = workdir if is_local(workdir) or workdir.startswith("gs://") else None  # where tensorboardX can write
-        self.tensorboard = SummaryWriter(join(workdir, "tensorboard"), purge_step=first_step + 1) if place else None
+        self.tensorboard = SummaryWriter(join(absolute(workdir), "tensorboard"), purge_step=first_step + 1) if place else None
         self.flush()
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
-        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}  # JSON knows no NaN
-        self.rows.append(json.dumps({"step": step, **finite}))
+        finite = {name: value for name, value in values.items() if value is not None and math.isfinite(value)}
+        values = dict.fromkeys(values) | finite  # JSON knows no NaN: null instead
+        self.rows.append(json.dumps({"step": step, **values}))
         if self.tensorboard:
-            for name, value in values.items():
+            for name, value in finite.items():
                 self.tensorboard.add_scalar(name, value, step)
         parts = [f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items()]
         print(f"step {step:>6}  " + "  ".join(parts), file=sys.stderr, flush=True)

@@ -93,6 +93,8 @@ class TrainConfig:
         for name, value in (*((key, getattr(self, key)) for key in counts), ("model.loss_chunk", self.model.loss_chunk)):
             if value < 1:
                 raise UsageError(f"{name}={value}: at least 1")
+        if self.seed < 0:
+            raise UsageError(f"seed={self.seed}: at least 0")
         if self.batch_size % self.gradient_accumulation_steps:
             raise UsageError(
                 f"batch_size={self.batch_size} is not a multiple of gradient_accumulation_steps={self.gradient_accumulation_steps}"

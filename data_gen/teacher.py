@@ -1,8 +1,9 @@
 """The client of an OpenAI-compatible endpoint: from one request to one raw reply, with every attempt in the journal.
 
 What may go wrong is of four kinds, each with its own treatment:
-  busy     429, time-out, no connection   tried again, waiting longer each time, until give_up_s went by without any reply:
-                                          then the run stops. A request with three time-outs has failed
+  busy     429, time-out, no connection   tried again, waiting longer each time, until give_up_s went by without any reply
+                                          (max_attempts, where nobody ever answered): then the run stops. A request
+                                          with three time-outs has failed
   broken   5xx, a malformed reply         tried again; in the end this request has failed and the run goes on
   request  400, 413, 422                  not tried again; this request has failed, unless no request was ever answered:
                                           then the run stops
@@ -181,7 +182,12 @@ class Teacher:
             return False
         if error.paid and number >= PAID_ATTEMPTS:
             return False
-        return not self._is_silent() if error.kind == "busy" else number < self.config.max_attempts
+        patient = error.kind == "busy" and not self._is_absent(error)
+        return not self._is_silent() if patient else number < self.config.max_attempts
+
+    def _is_absent(self, error: _AttemptError) -> bool:
+        """No connection, and nobody ever answered there: a wrong address or a server not started, rather than a busy one."""
+        return error.status is None and not error.paid and not self._answered
 
     async def drain(self, tasks: Iterable[tuple[asyncio.Task[str | None], int]]) -> None:
         """Stops: whoever waits to try again gives up; a request on its way is waited for, so that its reply is kept."""
@@ -244,7 +250,7 @@ class Teacher:
         """Marks the request as failed, or raises UsageError when the cause is not the request."""
         if self._stopped:
             return  # the run ends; the request stays planned
-        silent = error.kind == "busy" and self._is_silent()
+        silent = error.kind == "busy" and (self._is_silent() or self._is_absent(error))
         if silent or error.kind == "config" or (error.kind == "request" and not self._answered):
             raise UsageError(f"{self._advice(error)} Nothing is lost: the same command goes on from here.")
         self.journal.set_status(request.idx, FAILED)
@@ -268,7 +274,7 @@ class Teacher:
             return f"{came}. Check teacher.base_url (it usually ends in /v1) and teacher.model={config.model!r}."
         if error.kind == "busy":
             hint = "lower teacher.max_in_flight" if error.status == 429 else "check that the server runs there"
-            came += f"; no answer for {config.give_up_s:g} s"
+            came += f"; tried {config.max_attempts} times" if self._is_absent(error) else f"; no answer for {config.give_up_s:g} s"
             return f"{came}. Wait, or {hint} (teacher.base_url={config.base_url!r})."
         if error.kind == "request":
             return (

@@ -162,6 +162,13 @@ def test_another_split_and_template(base: str, data: str, on_one: dict[str, Any]
     assert alpaca["tokens"] == train["tokens"] and alpaca["loss"] != pytest.approx(train["loss"], rel=1e-3)
 
 
+def test_what_is_longer_than_a_row_is_counted(base: str, data: str, on_one: dict[str, Any]) -> None:
+    result = evaluate_loss(load(base, MeshConfig(), 1), data, sequence_length=128, batch_size=2)
+    assert (on_one["examples"], on_one["shortened"]) == (19, {}) and "longer" not in loss_table(on_one)
+    assert result["shortened"]["self_instruct"] == 3 and result["tokens"] < on_one["tokens"]
+    assert loss_table(result).splitlines()[-1] == f"longer than a row, split or dropped: {result['shortened']}"
+
+
 def test_a_split_that_is_not_there(base: str, tmp_path: Path) -> None:
     data = tiny.make_shards(tmp_path, tiny.conversations(3), heldout=0)
     with pytest.raises(UsageError, match=str(tmp_path)):
@@ -169,6 +176,9 @@ def test_a_split_that_is_not_there(base: str, tmp_path: Path) -> None:
 
 
 def test_the_table_has_a_line_a_group(on_one: dict[str, Any]) -> None:
+    without_text = on_one | {"by_task": {**on_one["by_task"], "document": on_one["by_task"]["document"] | {"bits_per_byte": None}}}
+    [line] = [line for line in loss_table(without_text).splitlines() if line.startswith("task document ")]
+    assert line.split()[-2:] == ["-", f"{on_one['by_task']['document']['tokens']:,}"]
     lines = loss_table(on_one).splitlines()
     assert len(lines) == 1 + len(parts(on_one)) and [len(line) for line in lines] == [len(lines[0])] * len(lines)
     assert lines[1].split() == ["all", f"{on_one['loss']:.4f}", f"{on_one['bits_per_byte']:.4f}", f"{on_one['tokens']:,}"]

@@ -70,6 +70,14 @@ def test_a_loss_that_is_not_finite_leaves_valid_json(tmp_path: Path) -> None:
         assert json.loads(line, parse_constant=refuse)["step"] == 1
 
 
+def test_a_value_that_is_not_there(tmp_path: Path) -> None:
+    """Bits a byte of a held-out split without a byte of text are None."""
+    writer = MetricWriter(str(tmp_path), first_step=0)
+    writer.write(1, ROW | {"heldout_bits_per_byte": None})
+    writer.close()
+    assert rows(tmp_path) == [{"step": 1, **ROW, "heldout_bits_per_byte": None}]
+
+
 def test_tensorboard_has_the_same_numbers(tmp_path: Path) -> None:
     from tensorboardX.proto.event_pb2 import Event
 
@@ -82,6 +90,20 @@ def test_tensorboard_has_the_same_numbers(tmp_path: Path) -> None:
     events = [Event.FromString(payload) for payload in read_shard(str(file))]
     scalars = {(event.step, value.tag): value.simple_value for event in events for value in event.summary.value}
     assert scalars == {(3, name): pytest.approx(value) for name, value in ROW.items()}
+
+
+def test_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No shell expands the ~ of --workdir=~/run."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home" / "run").mkdir(parents=True)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    writer = MetricWriter("~/run", first_step=0)
+    writer.write(1, ROW)
+    writer.close()
+    assert rows(tmp_path / "home" / "run") == [{"step": 1, **ROW}]
+    assert (tmp_path / "home" / "run" / "tensorboard").is_dir()
+    assert os.listdir(tmp_path / "here") == []  # in particular no directory named "~"
 
 
 def test_other_file_systems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

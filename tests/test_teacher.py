@@ -130,7 +130,7 @@ def test_unreachable_and_silent_servers(tmp_path: Path) -> None:
     with serve() as server:
         url = server.base_url
     began = time.monotonic()
-    with pytest.raises(UsageError, match=r"no connection: ConnectError.*no answer for 0.3 s.*check that the server runs"):
+    with pytest.raises(UsageError, match=r"no connection: ConnectError.*tried 4 times.*check that the server runs"):
         ask(tmp_path, url, give_up_s=0.3)
     with LocalTeacher(max_latency_s=5) as server, pytest.raises(UsageError, match="no reply within 0.1 s"):
         ask(tmp_path, server.base_url, timeout_s=0.1, give_up_s=0.15)

@@ -112,7 +112,7 @@ def runs(examples: Examples, tokenizer: Tokenizer) -> list[tuple[bool, str]]:
 
 def test_packaged_templates_render_as_transformers_does(plain: str) -> None:
     theirs = transformers.AutoTokenizer.from_pretrained(plain)
-    for name in ("turns", "alpaca"):
+    for name in ("turns", "alpaca", "plain"):
         ours = load_tokenizer(plain, name)
         for messages in (CHAT, CHAT[:1], LONG, LONG[:2], LONG[:4]):
             for prompt in (False, True):
@@ -251,6 +251,11 @@ def test_alpaca_mask(plain: str) -> None:
         (False, f"{BOS}{HEADER}\n\n### Instruction:\nسلام\n\n### Response:\n"),
         (True, f"وعلیکم السلام{EOS}"),
     ]
+
+
+def test_plain_mask(plain: str) -> None:
+    tokenizer = load_tokenizer(plain, "plain")
+    assert runs(encode(CHAT, tokenizer), tokenizer) == [(False, f"{BOS}سلام\n"), (True, f"وعلیکم السلام{EOS}")]
 
 
 def test_loss_on_all(turns: Tokenizer, plain: str, tmp_path: Path) -> None:
