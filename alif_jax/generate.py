@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from alif_jax.load import Loaded
 from alif_jax.model import Params, Skeleton, empty_cache
 from alif_jax.sharding import batch_parts
 
+Decoding = tuple[Array, Array, Array, Array, Any]  # step, done [B], last token [B], output [B, M], cache
 BUCKET = 64  # prompts are padded to a multiple of this, so that few lengths are compiled
 
 
@@ -151,19 +153,19 @@ def _decode(
     out_BM = jnp.zeros((B, max_new_tokens), jnp.int32).at[:, 0].set(first_B)
     unused_B = jnp.arange(B) >= used  # rows that only fill up the batch
 
-    def going_on(state):  # type: ignore[no-untyped-def]
+    def going_on(state: Decoding) -> Array:
         step, done_B = state[0], state[1]
         return (step < max_new_tokens) & ~jnp.all(done_B)
 
-    def step_once(state):  # type: ignore[no-untyped-def]
+    def step_once(state: Decoding) -> Decoding:
         step, done_B, token_B, out_BM, cache = state
-        hidden_B1D, cache = model(
+        hidden_B1D, written = model(
             token_B[:, None], positions_BL=(lengths_B + step - 1)[:, None], segment_ids_BL=jnp.ones((B, 1), jnp.int32),
             cache=cache, cache_index=P + step - 1,
         )  # fmt: skip
         token_B = choose(model.logits(hidden_B1D[:, 0]), step)
         out_BM = jax.lax.dynamic_update_slice(out_BM, token_B[:, None], (0, step))
-        return step + 1, done_B | jnp.isin(token_B, stop_ids), token_B, out_BM, cache
+        return step + 1, done_B | jnp.isin(token_B, stop_ids), token_B, out_BM, written
 
     start = (jnp.int32(1), unused_B | jnp.isin(first_B, stop_ids), first_B, out_BM, filled)
     return jax.lax.while_loop(going_on, step_once, start)[3]

@@ -24,6 +24,7 @@ from alif_jax.lora import Frozen, Linear, LoraConfig, Trainable, variable
 from alif_jax.sharding import Axes, constrain, sharding_of
 
 Params = dict[str, Array]
+KeysValues = tuple[Array, Array]  # of one layer's cache: [B, S, K, H] each
 Cache = dict[str, Array]  # k, v: [layers, B, S, K, H]; positions, segments: [B, S]
 
 
@@ -164,7 +165,10 @@ class Attention(nnx.Module):
         self.o_proj = build.linear("o_proj", (N * H, D), ("heads", "embed"), o)
         self.head_dim = H
 
-    def __call__(self, x_BLD, angles_BLh, where: Mapping[str, Array], kv, backend: str):  # type: ignore[no-untyped-def]
+    def __call__(
+        self, x_BLD: Array, angles_BLh: Array, where: Mapping[str, Array], kv: KeysValues | None, backend: str
+    ) -> tuple[Array, KeysValues | None]:
+        """where: positions and segments of queries and keys, and with a cache the `index` of the slot to write at."""
         def heads(projection: Linear, axis: str) -> Array:
             y = projection(x_BLD).reshape(*x_BLD.shape[:2], -1, self.head_dim)
             return constrain(y, "batch", "length", axis, None)
@@ -208,7 +212,9 @@ class Block(nnx.Module):
         self.post_attention_layernorm = RMSNorm(build, stacked=True)
         self.mlp = MLP(build, mlp)
 
-    def __call__(self, x_BLD, angles_BLh, where, kv, backend: str):  # type: ignore[no-untyped-def]
+    def __call__(
+        self, x_BLD: Array, angles_BLh: Array, where: Mapping[str, Array], kv: KeysValues | None, backend: str
+    ) -> tuple[Array, KeysValues | None]:
         attended_BLD, kv = self.self_attn(self.input_layernorm(x_BLD), angles_BLh, where, kv, backend)
         x_BLD = constrain(x_BLD + attended_BLD, "batch", "length", None)
         x_BLD = x_BLD + self.mlp(self.post_attention_layernorm(x_BLD))

@@ -1,5 +1,6 @@
 """Checks an export by other people's software: transformers and PEFT must answer as the JAX model does. Needs torch."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ def verify_exports(
     import torch
     import transformers
 
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # their own internals
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     load = transformers.AutoModelForCausalLM.from_pretrained
