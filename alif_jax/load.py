@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from alif_jax import UsageError, files
+from alif_jax.attention import BACKENDS
 from alif_jax.checkpoint import load_trainables
 from alif_jax.files import join
 from alif_jax.hf import load_params, read_model_config, resolve_model
@@ -15,6 +16,31 @@ from alif_jax.model import ModelConfig, Params, Skeleton, skeleton
 from alif_jax.tokenizer import Tokenizer, load_tokenizer
 
 NOTHING_TRAINED = LoraConfig(rank=0, target_modules=())
+DTYPES = ("bfloat16", "float32")
+
+
+@dataclass(kw_only=True)
+class ModelSource:
+    """path: a Hugging Face directory or hub id. random_init: use its config.json and tokenizer, but start from random weights.
+
+    init_from: a run directory whose trained parameters this run starts from (same base and LoRA config).
+    dtype: of the computation; param_dtype: of frozen parameters (trained ones are fp32). remat: `full` or `none`.
+    loss_chunk: positions of a row whose logits exist at a time.
+    """
+
+    path: str = ""
+    random_init: bool = False
+    init_from: str = ""
+    dtype: str = "bfloat16"
+    param_dtype: str = "bfloat16"
+    remat: str = "full"
+    attention: str = "xla"
+    loss_chunk: int = 512
+
+    def validate(self) -> None:
+        for key, allowed in (("dtype", DTYPES), ("param_dtype", DTYPES), ("remat", ("full", "none")), ("attention", BACKENDS)):
+            if getattr(self, key) not in allowed:
+                raise UsageError(f"model.{key}={getattr(self, key)!r} is not one of {', '.join(allowed)}")
 
 
 @dataclass(frozen=True)

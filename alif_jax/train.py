@@ -6,61 +6,31 @@
 import dataclasses
 import json
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
-from jaxtyping import Array
 
 from alif_jax import UsageError, files
-from alif_jax.attention import BACKENDS
-from alif_jax.checkpoint import State, latest_step, load_trainables, open_checkpointer, restore
+from alif_jax.checkpoint import latest_step, open_checkpointer
 from alif_jax.data.pack import Batches
 from alif_jax.data.template import DataConfig, encode_records
 from alif_jax.data.tfrecord import read_manifest, read_records
 from alif_jax.evaluate import heldout_loss
 from alif_jax.files import join
 from alif_jax.hf import load_params, read_model_config, resolve_model
-from alif_jax.load import check_heads, check_vocabulary, read_run
+from alif_jax.load import ModelSource, check_heads, check_vocabulary
 from alif_jax.lora import LoraConfig
-from alif_jax.loss import token_losses
 from alif_jax.metrics import MetricWriter
-from alif_jax.model import ModelConfig, Params, Skeleton, random_params, skeleton
-from alif_jax.optim import OptimConfig, named_leaves, optimizer, schedule, state_shardings
-from alif_jax.sharding import MeshConfig, check_rows, make_mesh, put_batch, replicated
+from alif_jax.model import Skeleton, skeleton
+from alif_jax.optim import OptimConfig, optimizer, schedule
+from alif_jax.sharding import MeshConfig, check_rows, make_mesh, put_batch
+from alif_jax.step import init_state, restore_state, state_tree, train_step
 from alif_jax.tokenizer import Tokenizer, load_tokenizer
-
-DTYPES = ("bfloat16", "float32")
-
-
-@dataclass(kw_only=True)
-class ModelSource:
-    """path: a Hugging Face directory or hub id. random_init: use its config.json and tokenizer, but start from random weights.
-
-    init_from: a run directory whose trained parameters this run starts from (same base and LoRA config).
-    dtype: of the computation; param_dtype: of frozen parameters (trained ones are fp32). remat: `full` or `none`.
-    loss_chunk: positions of a row whose logits exist at a time.
-    """
-
-    path: str = ""
-    random_init: bool = False
-    init_from: str = ""
-    dtype: str = "bfloat16"
-    param_dtype: str = "bfloat16"
-    remat: str = "full"
-    attention: str = "xla"
-    loss_chunk: int = 512
-
-    def validate(self) -> None:
-        for key, allowed in (("dtype", DTYPES), ("param_dtype", DTYPES), ("remat", ("full", "none")), ("attention", BACKENDS)):
-            if getattr(self, key) not in allowed:
-                raise UsageError(f"model.{key}={getattr(self, key)!r} is not one of {', '.join(allowed)}")
 
 
 @dataclass(kw_only=True)
@@ -132,7 +102,7 @@ def fit(config: TrainConfig, workdir: str, *, resume: bool = False) -> dict[str,
         if first:
             trainable, opt_state = restore_state(workdir, first, model, tx, mesh)
         else:
-            trainable, opt_state = init_state(config, model_config, model, tx, mesh, base)
+            trainable, opt_state = init_state(config.model, config.lora, model_config, model, tx, mesh, base, seed=config.seed)
         frozen = {} if config.model.random_init else load_params(base, model, model.frozen, mesh, model_config)
         step_fn = jax.jit(partial(train_step, model=model, tx=tx, chunk=config.model.loss_chunk), donate_argnums=(0, 1))
         begin_run(config, workdir)
@@ -236,80 +206,3 @@ def describe(config: TrainConfig, model: Skeleton, batches: Batches, steps: int,
     if examples.shortened:
         lines.append(f"shortened      {examples.shortened} (longer than {batches.row_length} tokens)")
     return "\n".join(lines)
-
-
-def init_state(
-    config: TrainConfig,
-    model_config: ModelConfig,
-    model: Skeleton,
-    tx: optax.GradientTransformation,
-    mesh: Mesh,
-    base: str,
-) -> tuple[Params, optax.OptState]:
-    """Trainables and optimizer state, born sharded: new adapters, embeddings from the base, or another run's values."""
-    abstract = model.abstract(mesh, model.trainable)
-    shardings = {name: leaf.sharding for name, leaf in abstract.items()}
-    init_optimizer = jax.jit(tx.init, out_shardings=state_shardings(tx, abstract, shardings, replicated(mesh)))
-    if source := config.model.init_from:
-        run = read_run(source)
-        if (run.base, run.lora) != (base, config.lora):
-            raise UsageError(f"model.init_from={source}: its base or lora config differs from this run's; continue with the same")
-        trainable = load_trainables(source, abstract)
-        return trainable, init_optimizer(trainable)
-    from_base = tuple(name for name in model.trainable if ".lora_" not in name and not config.model.random_init)
-    new = tuple(name for name in model.trainable if name not in from_base)
-    make = jax.jit(partial(random_params, model_config, config.lora, names=new), out_shardings={n: shardings[n] for n in new})
-    values = make(jax.random.key(config.seed))
-    if from_base:
-        values |= load_params(base, model, from_base, mesh, model_config)
-    trainable = {name: values[name] for name in model.trainable}
-    return trainable, init_optimizer(trainable)
-
-
-def state_tree(trainable: Mapping[str, Any], opt_state: optax.OptState) -> State:
-    return {"trainable": dict(trainable), "optimizer": named_leaves(opt_state)}
-
-
-def restore_state(
-    workdir: str, step: int, model: Skeleton, tx: optax.GradientTransformation, mesh: Mesh
-) -> tuple[Params, optax.OptState]:
-    """The saved state, straight onto this run's mesh; nothing is made to be overwritten."""
-    trainable = model.abstract(mesh, model.trainable)
-    shardings = state_shardings(tx, trainable, {name: leaf.sharding for name, leaf in trainable.items()}, replicated(mesh))
-    opt_state = jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        jax.eval_shape(tx.init, trainable), shardings,
-    )  # fmt: skip
-    restored = restore(workdir, step, state_tree(trainable, opt_state))
-    leaves = [restored["optimizer"][name] for name in named_leaves(opt_state)]
-    return restored["trainable"], jax.tree.unflatten(jax.tree.structure(opt_state), leaves)
-
-
-def train_step(
-    trainable: Params,
-    opt_state: optax.OptState,
-    frozen: Params,
-    batch: Mapping[str, Array],
-    *,
-    model: Skeleton,
-    tx: optax.GradientTransformation,
-    chunk: int,
-) -> tuple[Params, optax.OptState, dict[str, Array]]:
-    """One optimizer step on a batch of `[A, B, L]` arrays. Loss and gradients are Σ over tokens / Σ tokens, over all of A and B."""
-
-    def loss_sum(trainable: Params, rows: Mapping[str, Array]) -> Array:
-        llama = model.model({**frozen, **trainable})
-        hidden_BLD, _ = llama(rows["tokens"], positions_BL=rows["positions"], segment_ids_BL=rows["segment_ids"])
-        return jnp.sum(token_losses(llama.logits, hidden_BLD, rows["targets"], chunk=chunk) * rows["loss_mask"])
-
-    def microbatch(sums: tuple[Array, Params], rows: Mapping[str, Array]) -> tuple[tuple[Array, Params], None]:
-        loss, grads = jax.value_and_grad(loss_sum)(trainable, rows)
-        return (sums[0] + loss, jax.tree.map(jnp.add, sums[1], grads)), None
-
-    zeros = (jnp.float32(0), jax.tree.map(jnp.zeros_like, trainable))
-    (loss, grads), _ = jax.lax.scan(microbatch, zeros, dict(batch))
-    tokens = jnp.maximum(jnp.sum(batch["loss_mask"]), 1)
-    grads = jax.tree.map(lambda g: g / tokens, grads)
-    updates, opt_state = tx.update(grads, opt_state, trainable)
-    metrics = {"loss": loss / tokens, "tokens": tokens, "grad_norm": optax.global_norm(grads)}
-    return optax.apply_updates(trainable, updates), opt_state, metrics

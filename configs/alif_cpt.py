@@ -8,9 +8,10 @@ Where this differs from the published run: AdamW keeps fp32 moments (theirs: 8 b
 """
 
 from alif_jax.data.template import DataConfig
+from alif_jax.load import ModelSource
 from alif_jax.lora import EMBEDDINGS, LoraConfig
 from alif_jax.optim import OptimConfig
-from alif_jax.train import ModelSource, TrainConfig
+from alif_jax.train import TrainConfig
 
 WIKIPEDIA = "ویکیپیڈیا آرٹیکل\n### عنوان: {title}\n\n### مضمون:\n{text}"
 

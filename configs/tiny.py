@@ -14,10 +14,11 @@ from collections.abc import Callable
 
 from alif_jax import UsageError
 from alif_jax.data.template import DataConfig
+from alif_jax.load import ModelSource
 from alif_jax.lora import EMBEDDINGS, LoraConfig
 from alif_jax.optim import OptimConfig
 from alif_jax.sharding import MeshConfig
-from alif_jax.train import ModelSource, TrainConfig
+from alif_jax.train import TrainConfig
 from data_gen.self_instruct import SelfInstructConfig, Targets, TeacherConfig
 
 SEQUENCE_LENGTH = 256

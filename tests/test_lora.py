@@ -13,7 +13,7 @@ from alif_jax import UsageError
 from alif_jax.lora import PROJECTIONS, LoraConfig
 from alif_jax.model import ModelConfig, Params, Skeleton, random_params, skeleton
 from alif_jax.optim import OptimConfig, optimizer
-from alif_jax.train import train_step
+from alif_jax.step import train_step
 from tests import tiny
 
 NOTHING = LoraConfig(rank=0, target_modules=())

@@ -13,7 +13,7 @@ from alif_jax.data.pack import Batch, Batches, Plan, fill_row, plan_rows, shuffl
 from alif_jax.data.template import Examples
 from alif_jax.lora import LoraConfig
 from alif_jax.model import Params, Skeleton, skeleton
-from alif_jax.train import train_step
+from alif_jax.step import train_step
 from tests import tiny
 
 

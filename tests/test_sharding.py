@@ -15,11 +15,12 @@ from jax.sharding import PartitionSpec as P
 
 from alif_jax import UsageError
 from alif_jax.hf import load_params, read_model_config
+from alif_jax.load import ModelSource
 from alif_jax.lora import LoraConfig
 from alif_jax.model import Params, skeleton
 from alif_jax.optim import OptimConfig, named_leaves, optimizer
 from alif_jax.sharding import MeshConfig, constrain, make_mesh, put_batch, sharding_of
-from alif_jax.train import ModelSource, TrainConfig, init_state, train_step
+from alif_jax.step import init_state, train_step
 from tests import tiny
 
 HEADS: dict[str, Any] = {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 16}  # kv heads divide over tensor = 4
@@ -203,10 +204,12 @@ def test_loss_and_gradients_are_those_of_one_device(
 
 def test_random_parameters_are_born_sharded_and_moments_lie_beside_them() -> None:
     config, lora = tiny.model_config(**HEADS), LoraConfig(full=True)
-    settings = TrainConfig(model=ModelSource(random_init=True), lora=lora)
+    source = ModelSource(random_init=True)
     model, tx = skeleton(config, lora), optimizer(OptimConfig(), 3)
     one, many = make_mesh(MeshConfig(fsdp=1), jax.devices()[:1]), make_mesh(MeshConfig(fsdp=4, tensor=2))
-    (trainable, state), (alone, _) = (init_state(settings, config, model, tx, mesh, "") for mesh in (many, one))
+    (trainable, state), (alone, _) = (
+        init_state(source, lora, config, model, tx, mesh, "", seed=0) for mesh in (many, one)
+    )
     check_placed(trainable, many)
     leaves = named_leaves(state)
     for moment in ("mu", "nu"):
@@ -221,6 +224,6 @@ def test_loaded_parameters_are_sharded(tmp_path: Path) -> None:
     base = tiny.make_base(tmp_path / "base", **HEADS)
     config, mesh = read_model_config(base), make_mesh(MeshConfig(fsdp=2, tensor=4))
     model, tx = skeleton(config, ALL_PARTS), optimizer(OptimConfig(), 3)
-    trainable, _ = init_state(TrainConfig(lora=ALL_PARTS), config, model, tx, mesh, base)
+    trainable, _ = init_state(ModelSource(), ALL_PARTS, config, model, tx, mesh, base, seed=0)
     assert trainable.keys() == set(model.trainable)
     check_placed(trainable | load_params(base, model, model.frozen, mesh, config), mesh)

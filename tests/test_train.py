@@ -17,11 +17,11 @@ import pytest
 from alif_jax import UsageError
 from alif_jax.checkpoint import latest_step, load_trainables
 from alif_jax.data.template import DataConfig
-from alif_jax.load import load_model
+from alif_jax.load import ModelSource, load_model
 from alif_jax.lora import EMBEDDINGS, LoraConfig
 from alif_jax.optim import OptimConfig
 from alif_jax.sharding import MeshConfig, make_mesh
-from alif_jax.train import ModelSource, TrainConfig, fit
+from alif_jax.train import TrainConfig, fit
 from tests import tiny
 
 ROOT = Path(__file__).resolve().parents[1]
