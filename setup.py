@@ -30,6 +30,7 @@ CORE = [
     "jinja2>=3.1.6,<4",
     "ml_dtypes>=0.5,<0.7",
     "numpy>=2.1,<3",
+    "qwix>=0.1.8,<0.2",
     "safetensors>=0.8,<0.9",
     "tensorboardX>=2.6.2,<3",
     "tokenizers>=0.23.1,<0.24",
@@ -72,5 +73,6 @@ setup(
         "tools": TOOLS,
         "tpu": jax_requirement("[tpu]"),
         "verify": VERIFY,
+        "wandb": ["wandb>=0.25,<1"],
     },
 )

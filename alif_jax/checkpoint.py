@@ -3,6 +3,7 @@
 Orbax casts a wrong dtype without a word, so the tree, shapes and dtypes are compared here before anything is restored.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,22 +26,54 @@ def step_path(workdir: str, step: int) -> epath.Path:
     return epath.Path(absolute(join(checkpoint_directory(workdir), str(step))))
 
 
-def open_checkpointer(workdir: str, *, save_steps: int, save_total_limit: int) -> ocp.training.Checkpointer:
-    """Saves every `save_steps` (0: only when forced) and keeps the newest `save_total_limit` (0: all)."""
-    never = ocp.training.save_decision_policies.SpecificStepsPolicy(())
-    every = ocp.training.save_decision_policies.FixedIntervalPolicy(save_steps) if save_steps else never
-    keep = ocp.training.preservation_policies.LatestN(save_total_limit or None)
+def open_checkpointer(workdir: str, *, save_total_limit: int) -> ocp.training.Checkpointer:
+    """Keeps the newest `save_total_limit` (0: all) and the one with the best held-out loss; clears what a kill left half written.
+
+    When to save is the loop's matter. A save copies the arrays to the host and returns; a thread writes them and renames the
+    directory at its end, so that a checkpoint is there whole or not at all.
+    """
+    policies = ocp.training.preservation_policies
+    best = policies.BestN(get_metric_fn=_goodness, n=1, keep_checkpoints_without_metrics=False)
+    keep = policies.AnyPreservationPolicy([policies.LatestN(save_total_limit or None), best])
     directory = epath.Path(absolute(checkpoint_directory(workdir)))
-    return ocp.training.Checkpointer(directory, save_decision_policy=every, preservation_policy=keep)
+    return ocp.training.Checkpointer(directory, preservation_policy=keep, cleanup_tmp_directories=True)
+
+
+def _goodness(metrics: Mapping[str, Any]) -> float:
+    return -metrics["heldout_loss"]
+
+
+def save(
+    checkpointer: ocp.training.Checkpointer, step: int, state: State, *, heldout_loss: float | None, about: dict[str, Any]
+) -> None:
+    """Starts to save. heldout_loss: of this very step, None where it was not evaluated. about: kept beside it (`about`)."""
+    metrics = None if heldout_loss is None or not math.isfinite(heldout_loss) else {"heldout_loss": heldout_loss}
+    checkpointer.save_async(step, state, force=True, metrics=metrics, custom_metadata=about)
+
+
+def about(workdir: str, step: int) -> dict[str, Any]:
+    """What `save` was told about this step."""
+    return dict(ocp.metadata(step_path(workdir, step)).custom_metadata or {})
+
+
+def finished_steps(workdir: str) -> list[tuple[int, float | None]]:
+    """(step, held-out loss or None) of all finished checkpoints, oldest first."""
+    directory = checkpoint_directory(workdir)
+    if not exists(directory):
+        return []
+    with ocp.training.Checkpointer(epath.Path(absolute(directory))) as checkpointer:
+        return [(saved.step, (saved.metrics or {}).get("heldout_loss")) for saved in checkpointer.checkpoints]
 
 
 def latest_step(workdir: str) -> int | None:
     """The newest finished checkpoint's step; None where there is none."""
-    directory = checkpoint_directory(workdir)
-    if not exists(directory):
-        return None
-    with ocp.training.Checkpointer(epath.Path(absolute(directory))) as checkpointer:
-        return checkpointer.latest.step if checkpointer.latest else None
+    return max((step for step, _ in finished_steps(workdir)), default=None)
+
+
+def best_step(workdir: str) -> int | None:
+    """The step of the checkpoint with the lowest held-out loss, the newest of equals; None where none was evaluated."""
+    evaluated = [(loss, -step) for step, loss in finished_steps(workdir) if loss is not None]
+    return -min(evaluated)[1] if evaluated else None
 
 
 def check_same(saved: Mapping[str, Any], expected: Mapping[str, Any], where: str) -> None:
@@ -71,12 +104,16 @@ def restore(workdir: str, step: int, abstract: State) -> State:
     return ocp.load(path, abstract)
 
 
-def load_trainables(workdir: str, abstract: Mapping[str, jax.ShapeDtypeStruct] | None = None) -> dict[str, Any]:
-    """The newest trained parameters of a run, without the optimizer: onto the shardings of `abstract`, or NumPy on the host."""
-    step = latest_step(workdir)
-    if step is None:
+def load_trainables(
+    workdir: str, abstract: Mapping[str, jax.ShapeDtypeStruct] | None = None, step: int | None = None
+) -> dict[str, Any]:
+    """A run's trained parameters of `step` (None: the newest), without optimizer: onto the shardings of `abstract`, or as NumPy."""
+    steps = [saved for saved, _ in finished_steps(workdir)]
+    if not steps:
         raise UsageError(f"{workdir}: no checkpoint in it; train first (launch/train.py --workdir={workdir})")
-    path = step_path(workdir, step)
+    if step is not None and step not in steps:
+        raise UsageError(f"{workdir}: no checkpoint of step {step}; there are {', '.join(map(str, steps))}")
+    path = step_path(workdir, max(steps) if step is None else step)
     saved = ocp.metadata(path).metadata["trainable"]
     if abstract is not None:
         check_same(saved, abstract, str(path))

@@ -1,7 +1,6 @@
 """The loss on held-out records, in nats a token and bits a byte, in all and by source, task and language."""
 
 import math
-from collections import defaultdict
 from functools import partial
 from typing import Any
 
@@ -10,10 +9,10 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from alif_jax import UsageError
+from alif_jax.data.cache import open_sources
+from alif_jax.data.fit import fit_rows
 from alif_jax.data.pack import Batches
-from alif_jax.data.template import DataConfig, encode_records
-from alif_jax.data.tfrecord import read_records
+from alif_jax.data.template import DataConfig
 from alif_jax.load import Loaded
 from alif_jax.loss import token_losses
 from alif_jax.model import Params, Skeleton
@@ -40,8 +39,8 @@ def heldout_loss(params: Params, skeleton: Skeleton, mesh: Mesh, batches: Batche
     tokenizer; comparable between models.
     """
     examples = batches.examples
-    sums = np.zeros(len(examples.ids))
-    counts = np.zeros(len(examples.ids), np.int64)
+    sums = np.zeros(len(examples))
+    counts = np.zeros(len(examples), np.int64)
     with jax.set_mesh(mesh):
         for step in range(batches.steps):
             batch = batches.batch_at(step)
@@ -52,12 +51,12 @@ def heldout_loss(params: Params, skeleton: Skeleton, mesh: Mesh, batches: Batche
                 sums[members] += np.bincount(segments, losses_BL[row], len(members) + 1)[1:]
                 counts[members] += np.bincount(segments, batch["loss_mask"][0, row], len(members) + 1)[1:].astype(np.int64)
     result = _summary(sums, counts, examples.text_bytes)
+    table, codes = examples.groups
     for key in ("source", "task", "language"):
-        groups = defaultdict(list)
-        for i, group in enumerate(examples.groups):
-            groups[group[key]].append(i)
+        names = np.asarray([group[key] for group in table])[codes]
         result[f"by_{key}"] = {
-            name: _summary(sums[members], counts[members], examples.text_bytes[members]) for name, members in sorted(groups.items())
+            str(name): _summary(*(values[names == name] for values in (sums, counts, examples.text_bytes)))
+            for name in np.unique(names)
         }
     return result
 
@@ -72,17 +71,16 @@ def evaluate_loss(
 ) -> dict[str, Any]:
     """`heldout_loss` of a loaded model on a directory of shards, rendered with its own chat template or `template`.
 
-    Beside it `examples`, and `shortened`: by source, those longer than sequence_length (documents split, conversations dropped).
+    Beside it `examples`, and `shortened`: by source, the records longer than sequence_length ({"split", "dropped": how many}).
+    Raises UsageError where the split has no record that fits.
     """
     tokenizer = load_tokenizer(loaded.tokenizer.directory, template) if template else loaded.tokenizer
-    config = DataConfig(path=data, sequence_length=sequence_length)
-    examples = encode_records(read_records(data, split), tokenizer, config)
+    config = DataConfig(path=(data,), sequence_length=sequence_length)
+    examples = fit_rows(open_sources(config, tokenizer, split), config)
     parts = batch_parts(loaded.mesh)
-    if not examples.ids:
-        raise UsageError(f"{data}: no {split} record fits {sequence_length} tokens ({examples.shortened} dropped)")
     batches = Batches(examples, sequence_length, -(-batch_size // parts) * parts)
     result = heldout_loss(loaded.params, loaded.skeleton, loaded.mesh, batches)
-    return result | {"examples": len(examples.ids), "shortened": examples.shortened}
+    return result | {"examples": len(examples), "shortened": examples.shortened}
 
 
 def loss_table(result: dict[str, Any]) -> str:

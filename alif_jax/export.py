@@ -6,36 +6,71 @@ The base is read and written a tensor at a time; the trained parameters are in h
 import re
 from collections.abc import Mapping
 from contextlib import nullcontext
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from alif_jax import UsageError, files
-from alif_jax.checkpoint import load_trainables
+from alif_jax.checkpoint import best_step, load_trainables
 from alif_jax.files import join
-from alif_jax.hf import hf_keys, is_transposed
+from alif_jax.hf import cut_vocabulary, hf_keys, is_transposed
 from alif_jax.load import read_run
 from alif_jax.lora import LoraConfig
-from alif_jax.model import ModelConfig, skeleton
-from alif_jax.safetensors import Checkpoint, Tensor, write, write_sharded
+from alif_jax.model import skeleton
+from alif_jax.model_config import ModelConfig
+from alif_jax.peft import write_adapter
+from alif_jax.safetensors import Checkpoint, Tensor, write_sharded
 from alif_jax.tokenizer import Tokenizer
 
+ARCHITECTURES = {
+    "llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM",
+}  # fmt: skip
 SHARD_BYTES = 5 * 10**9  # as transformers writes them
 TOKENIZER_FILES = re.compile(r"tokenizer.*|special_tokens_map\.json|chat_template\.jinja|vocab\.json|merges\.txt")
 
 
-def export_run(workdir: str, output: str, form: str) -> str:
-    """Exports a run's newest checkpoint, `form` merged or peft. Returns what was written, in a line."""
-    run, trained = read_run(workdir), load_trainables(workdir)
+def export_run(workdir: str, output: str, form: str, step: str = "latest") -> str:
+    """Exports a checkpoint (`latest`, `best` or a step's number) in a `form`, merged or peft. Says in a line what it wrote."""
+    run = read_run(workdir)
+    trained = exact_tables(load_trainables(workdir, step=_which(workdir, step)), run.config, run.base)
     if form == "peft":
         export_peft(output, config=run.config, lora=run.lora, trained=trained, base=run.base_name, tokenizer=run.tokenizer)
-        saved = ", ".join(run.lora.modules_to_save)
-        warning = f"; with {saved} as modules_to_save, which vLLM and llama.cpp refuse: give them the merged model"
-        return f"PEFT adapter for {run.base_name}: {output}{warning if saved else ''}"
+        only_peft = [f"{', '.join(run.lora.modules_to_save)} as modules_to_save"] if run.lora.modules_to_save else []
+        only_peft += ["DoRA"] if run.lora.use_dora else []
+        warning = f"; with {' and '.join(only_peft)}, which vLLM and llama.cpp refuse: give them the merged model"
+        return f"PEFT adapter for {run.base_name}: {output}{warning if only_peft else ''}"
     base = None if run.random_init else run.base
     export_merged(output, config=run.config, lora=run.lora, trained=trained, base=base, tokenizer=run.tokenizer)
     return f"merged model: {output}"
+
+
+def _which(workdir: str, step: str) -> int | None:
+    if step == "latest":
+        return None
+    if step == "best":
+        best = best_step(workdir)
+        if best is None:
+            raise UsageError(f"{workdir}: no checkpoint with a held-out loss, so none is the best; leave --step out")
+        return best
+    if not step.isdecimal():
+        raise UsageError(f"--step={step}: latest, best, or the number of a step")
+    return int(step)
+
+
+def exact_tables(trained: Mapping[str, np.ndarray], config: ModelConfig, base: str) -> dict[str, np.ndarray]:
+    """Trained parameters in the model's own shapes: without the mesh's padding, new rows within the whole table they belong to."""
+    result = {}
+    for name, values in trained.items():
+        if name.endswith(".new_rows"):
+            assert config.original_vocab_size is not None
+            with Checkpoint(base) as checkpoint:
+                table = checkpoint.read(hf_keys(name, 0)[0]).astype(np.float32)
+            table[config.original_vocab_size :] = values[: config.vocab_size - config.original_vocab_size]
+            is_head = name.startswith("lm_head")
+            result["lm_head.kernel" if is_head else "embed_tokens.embedding"] = table.T if is_head else table
+        else:
+            result[name] = cut_vocabulary(name, values, config)
+    return result
 
 
 def export_merged(
@@ -50,6 +85,7 @@ def export_merged(
 ) -> None:
     """A Hugging Face model directory with W + s·A·B merged in fp32 and cast once. `output` must not exist yet.
 
+    trained: as `exact_tables` gives it. A base that was held quantised is merged from its own files, unquantised.
     base: the directory whose tensors are the frozen ones; None when everything was trained. Tensors keep the base's dtype,
     `dtype` is for those without a base. A partial export never stands under the final name.
     """
@@ -63,7 +99,7 @@ def export_merged(
         write_sharded(temporary, tensors, shard_bytes=SHARD_BYTES)
     hf_config = files.read_json(join(tokenizer.directory, "config.json"))
     hf_config.pop("dtype", None)  # transformers 5's name of torch_dtype; both are read, one would contradict the other
-    hf_config |= {"architectures": ["LlamaForCausalLM"], "tie_word_embeddings": config.tie_word_embeddings}
+    hf_config |= {"architectures": [ARCHITECTURES[hf_config["model_type"]]], "tie_word_embeddings": config.tie_word_embeddings}
     written = tensors["model.embed_tokens.weight"].dtype
     hf_config |= {"torch_dtype": str(written), **legacy_rope(config)}
     hf_config["eos_token_id"] = list(tokenizer.stop_ids) if len(tokenizer.stop_ids) > 1 else tokenizer.stop_ids[0]
@@ -83,7 +119,9 @@ def _merged_tensor(
 ) -> Tensor:
     stacked, module = name.startswith("layers."), name.rsplit(".", 1)[0]
     pick = layer if stacked else slice(None)
-    a, b = trained.get(f"{module}.lora_A"), trained.get(f"{module}.lora_B")
+    a, b, magnitude = (
+        trained.get(f"{module}.{leaf}") if is_weight(name) else None for leaf in ("lora_A", "lora_B", "lora_magnitude")
+    )
     if name in trained:
         shape = trained[name].shape[1:] if stacked else trained[name].shape
         shape = tuple(reversed(shape)) if is_transposed(name) else tuple(shape)
@@ -100,10 +138,18 @@ def _merged_tensor(
             assert checkpoint is not None
             values = checkpoint.read(key)
         if a is not None and b is not None:
-            values = values.astype(np.float32) + lora.scale() * (a[layer].astype(np.float32) @ b[layer].astype(np.float32)).T
+            product = a[pick].astype(np.float32) @ b[pick].astype(np.float32)
+            values = values.astype(np.float32) + lora.scale() * (product.T if is_transposed(name) else product)
+            if magnitude is not None:
+                values *= (magnitude[pick] / np.linalg.norm(values, axis=1))[:, None]
         return values.astype(dtype)
 
     return Tensor(shape, dtype, make)
+
+
+def is_weight(name: str) -> bool:
+    """Whether an adapter beside it belongs to this parameter (and not to a bias of the same module)."""
+    return name.endswith((".kernel", ".embedding"))
 
 
 def export_peft(
@@ -115,52 +161,11 @@ def export_peft(
     base: str,
     tokenizer: Tokenizer,
 ) -> None:
-    """A PEFT adapter in its portable form: the scale is folded into B and lora_alpha = r, so every loader multiplies by 1.
-
-    Embeddings and head trained in full go as `modules_to_save`: PEFT loads them, vLLM and llama.cpp refuse them.
-    """
-    if lora.full or not lora.target_modules:
+    """A PEFT adapter with the tokenizer and chat template it was trained on. `output` must not exist yet."""
+    if not lora.targets():
         raise UsageError("this run has no adapter (it trained the base itself): export it with --format=merged")
     temporary = _begin(output)
-    fp32 = np.dtype(np.float32)
-    tensors: dict[str, Tensor] = {}
-    for name, values in trained.items():
-        module, leaf = name.rsplit(".", 1)
-        for layer, key in enumerate(hf_keys(name, config.num_hidden_layers)):
-            one = values[layer] if name.startswith("layers.") else values
-            if leaf in ("lora_A", "lora_B"):
-                key = key.removesuffix("weight") + f"{leaf}.weight"
-                factor = lora.scale() if leaf == "lora_B" else 1.0
-                made = np.asarray(one, np.float32).T * np.float32(factor)
-            else:
-                made = np.asarray(one, np.float32)
-                made = made.T if is_transposed(name) else made
-            tensors[f"base_model.model.{key}"] = Tensor(made.shape, fp32, partial(np.asarray, made))
-    tied = config.tie_word_embeddings and "embed_tokens" in lora.modules_to_save
-    if tied:  # PEFT keeps a copy of the tied head and looks for its key
-        tensors["base_model.model.lm_head.weight"] = tensors["base_model.model.model.embed_tokens.weight"]
-    write(join(temporary, "adapter_model.safetensors"), tensors)
-    adapter_config: dict[str, Any] = {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": base,
-        "revision": None,
-        "inference_mode": True,
-        "r": lora.rank,
-        "lora_alpha": lora.rank,
-        "lora_dropout": 0.0,
-        "bias": "none",
-        "fan_in_fan_out": False,
-        "use_rslora": False,
-        "use_dora": False,
-        "init_lora_weights": True,
-        "target_modules": sorted(lora.target_modules),
-        "modules_to_save": sorted({*lora.modules_to_save, *(("lm_head",) if tied else ())}) or None,
-        "ensure_weight_tying": tied,
-        "rank_pattern": {},
-        "alpha_pattern": {},
-    }
-    files.write_json(join(temporary, "adapter_config.json"), adapter_config)
+    write_adapter(temporary, config=config, lora=lora, trained=trained, base=base)
     write_tokenizer(temporary, tokenizer)
     files.move_directory(temporary, output)
 

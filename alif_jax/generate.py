@@ -18,7 +18,7 @@ from alif_jax import UsageError
 from alif_jax.files import open_file
 from alif_jax.load import Loaded
 from alif_jax.model import Params, Skeleton, empty_cache
-from alif_jax.sharding import batch_parts
+from alif_jax.sharding import batch_parts, constrain
 
 Decoding = tuple[Array, Array, Array, Array, Any]  # step, done [B], last token [B], output [B, M], cache
 BUCKET = 64  # prompts are padded to a multiple of this, so that few lengths are compiled
@@ -64,10 +64,12 @@ def generate(
     seed: int = 0,
     batch_size: int = 16,
     raw: bool = False,
+    languages: Sequence[str | None] = (),
 ) -> list[Generation]:
     """Continues each prompt. temperature 0 is greedy. A row's result depends on its prompt and index, not on its neighbours.
 
-    raw: the prompt is continued as it stands (after BOS); else it is a user's turn of the chat template.
+    raw: the prompt is continued as it stands (after BOS); else it is a user's turn of the chat template. languages: English name
+    of each answer's language, for templates that write it (X-Instruction's); none: left out of all.
     """
     if max_new_tokens < 1:
         raise UsageError(f"max_new_tokens={max_new_tokens}: at least 1")
@@ -79,8 +81,8 @@ def generate(
     texts = [
         (tokenizer.bos_token or "") + prompt
         if raw
-        else tokenizer.render([{"role": "user", "content": prompt}], add_generation_prompt=True)
-        for prompt in prompts
+        else tokenizer.render([{"role": "user", "content": prompt}], add_generation_prompt=True, language=language)
+        for prompt, language in zip(prompts, languages or [None] * len(prompts), strict=True)
     ]
     encoded = tokenizer.encode_batch(texts)
     if not all(encoded):
@@ -168,7 +170,7 @@ def _decode(
         return step + 1, done_B | jnp.isin(token_B, stop_ids), token_B, out_BM, written
 
     start = (jnp.int32(1), unused_B | jnp.isin(first_B, stop_ids), first_B, out_BM, filled)
-    return jax.lax.while_loop(going_on, step_once, start)[3]
+    return constrain(jax.lax.while_loop(going_on, step_once, start)[3], None, None)  # every process reads all rows
 
 
 def keep_top_p(logits_BV: Float[Array, "B V"], top_p: Float[Array, ""]) -> Float[Array, "B V"]:

@@ -1,21 +1,28 @@
 """A model ready to run: from a Hugging Face directory, a hub id, or a run directory of this project."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Array
 
 from alif_jax import UsageError, files
 from alif_jax.attention import BACKENDS
 from alif_jax.checkpoint import load_trainables
 from alif_jax.files import join
 from alif_jax.hf import load_params, read_model_config, resolve_model
-from alif_jax.lora import LoraConfig
-from alif_jax.model import ModelConfig, Params, Skeleton, skeleton
+from alif_jax.lora import QUANTIZATIONS, LoraConfig
+from alif_jax.model import Params, Skeleton, skeleton
+from alif_jax.model_config import ModelConfig
+from alif_jax.sharding import replicated
 from alif_jax.tokenizer import Tokenizer, load_tokenizer
 
 NOTHING_TRAINED = LoraConfig(rank=0, target_modules=())
+UNTRAINED = 0.01  # of the median norm of a table's rows
 DTYPES = ("bfloat16", "float32")
 
 
@@ -23,8 +30,10 @@ DTYPES = ("bfloat16", "float32")
 class ModelSource:
     """path: a Hugging Face directory or hub id. random_init: use its config.json and tokenizer, but start from random weights.
 
-    init_from: a run directory whose trained parameters this run starts from (same base and LoRA config).
-    dtype: of the computation; param_dtype: of frozen parameters (trained ones are fp32). remat: `full` or `none`.
+    init_from: a run directory, or a PEFT adapter's, whose trained parameters this run starts from: same base, same targets and
+    rank. Another scale is folded into B, so that the product stays the same.
+    dtype: of the computation; param_dtype: of frozen parameters (trained ones are fp32). quantization: `int8` or `nf4` holds
+    the frozen projections so, with an fp32 scale every 64 weights. remat: `full` or `none`.
     loss_chunk: positions of a row whose logits exist at a time.
     """
 
@@ -33,12 +42,14 @@ class ModelSource:
     init_from: str = ""
     dtype: str = "bfloat16"
     param_dtype: str = "bfloat16"
+    quantization: str = ""
     remat: str = "full"
     attention: str = "xla"
     loss_chunk: int = 512
 
     def validate(self) -> None:
-        for key, allowed in (("dtype", DTYPES), ("param_dtype", DTYPES), ("remat", ("full", "none")), ("attention", BACKENDS)):
+        for key, allowed in (("dtype", DTYPES), ("param_dtype", DTYPES), ("remat", ("full", "none")), ("attention", BACKENDS),
+                             ("quantization", QUANTIZATIONS)):  # fmt: skip
             if getattr(self, key) not in allowed:
                 raise UsageError(f"model.{key}={getattr(self, key)!r} is not one of {', '.join(allowed)}")
 
@@ -124,3 +135,28 @@ def check_vocabulary(tokenizer: Tokenizer, config: ModelConfig) -> None:
             f"{tokenizer.directory}: the tokenizer has ids up to {tokenizer.size - 1}, but the embedding has only "
             f"{config.vocab_size} rows; use the tokenizer that belongs to this model"
         )
+
+
+def _norms(table: Array, axis: int) -> Array:
+    return jnp.linalg.norm(table.astype(jnp.float32), axis=axis)
+
+
+def check_turn_tokens(tokenizer: Tokenizer, lora: LoraConfig, frozen: Params, config: ModelConfig, mesh: Mesh) -> None:
+    """Raises UsageError for a token of the chat template whose row is frozen and next to zero: nobody ever trained it.
+
+    Base models carry such reserved tokens (Llama 3's <|eot_id|>). An adapter cannot make the model read or write them.
+    """
+    for name, axis in (("embed_tokens.embedding", 1), ("lm_head.kernel", 0)):
+        module = name.split(".")[0]
+        if name not in frozen or lora.adapts(module):
+            continue
+        row_norms = jax.jit(partial(_norms, axis=axis), out_shardings=replicated(mesh))
+        norms_V = np.asarray(row_norms(frozen[name]))[: config.vocab_size]
+        usual = float(np.median(norms_V))
+        for token in tokenizer.template_token_ids():
+            if norms_V[token] < UNTRAINED * usual:
+                raise UsageError(
+                    f"{tokenizer.directory}: the chat template writes {tokenizer.core.id_to_token(token)}, whose row in {module} "
+                    f"was never trained (norm {norms_V[token]:.2g}, usual {usual:.2g}) and is frozen in this run; train the tables "
+                    "(lora.modules_to_save=embed_tokens,lm_head), or choose a template without it (data.template=alpaca)"
+                )

@@ -1,4 +1,4 @@
-"""The Llama family: one forward pass for training, evaluation and cached decoding.
+"""The Llama family (Llama 2 and 3, Mistral, Qwen2, Qwen3): one forward pass for training, evaluation and cached decoding.
 
 Not here: the loss (loss.py), the attention kernels (attention.py), the LoRA arithmetic (lora.py).
 `B` batch, `L` query length, `S` key length, `D` model dim, `N` query heads, `K` key/value heads, `H` head dim, `F` ffn dim,
@@ -7,7 +7,7 @@ Not here: the loss (loss.py), the attention kernels (attention.py), the LoRA ari
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,87 +20,13 @@ from jaxtyping import Array, Float, Int
 
 from alif_jax import UsageError
 from alif_jax.attention import attend
-from alif_jax.lora import Frozen, Linear, LoraConfig, Trainable, variable
+from alif_jax.lora import EMBEDDINGS, QUANTIZATIONS, Frozen, Linear, LoraConfig, Trainable, variable
+from alif_jax.model_config import ModelConfig
 from alif_jax.sharding import Axes, constrain, sharding_of
 
 Params = dict[str, Array]
 KeysValues = tuple[Array, Array]  # of one layer's cache: [B, S, K, H] each
 Cache = dict[str, Array]  # k, v: [layers, B, S, K, H]; positions, segments: [B, S]
-
-
-@dataclass(frozen=True, kw_only=True)
-class RopeScaling:
-    """Llama-3.1's frequency scaling (`rope_type: llama3`)."""
-
-    factor: float
-    low_freq_factor: float
-    high_freq_factor: float
-    original_max_position_embeddings: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """The architecture, every constant from the model's own config.json. No defaults: a wrong constant must not hide."""
-
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    head_dim: int
-    rms_norm_eps: float
-    rope_theta: float
-    rope_scaling: RopeScaling | None
-    tie_word_embeddings: bool
-    initializer_range: float
-
-    @classmethod
-    def from_hf(cls, config: Mapping[str, Any]) -> "ModelConfig":
-        """From the contents of a Hugging Face config.json. Raises UsageError naming a key or value not implemented."""
-        family = config.get("model_type")
-        if family != "llama":
-            raise UsageError(f"config.json: model_type={family!r} is not implemented; implemented: 'llama'")
-        for key, expected in (("hidden_act", "silu"), ("attention_bias", False), ("mlp_bias", False)):
-            if config.get(key, expected) != expected:
-                raise UsageError(f"config.json: {key}={config[key]!r} is not implemented; implemented: {expected!r}")
-        needed = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "rms_norm_eps")
-        missing = [key for key in needed if key not in config]
-        if missing:
-            raise UsageError(f"config.json: key(s) missing: {', '.join(missing)}")
-        heads = config["num_attention_heads"]
-        theta, scaling = _rope_from_hf(config)
-        return cls(
-            **{key: config[key] for key in needed},
-            num_key_value_heads=config.get("num_key_value_heads") or heads,
-            head_dim=config.get("head_dim") or config["hidden_size"] // heads,
-            rope_theta=theta,
-            rope_scaling=scaling,
-            tie_word_embeddings=config.get("tie_word_embeddings", False),
-            initializer_range=config.get("initializer_range", 0.02),
-        )
-
-
-def _rope_from_hf(config: Mapping[str, Any]) -> tuple[float, RopeScaling | None]:
-    """Rope of transformers 4.x (`rope_theta` + `rope_scaling`) or 5.x (`rope_parameters`)."""
-    rope = {**(config.get("rope_scaling") or {}), **(config.get("rope_parameters") or {})}
-    theta = rope.get("rope_theta", config.get("rope_theta"))
-    if theta is None:
-        raise UsageError("config.json: neither rope_theta nor rope_parameters.rope_theta is there")
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind == "default":
-        return float(theta), None
-    if kind != "llama3":
-        raise UsageError(f"config.json: rope_type={kind!r} is not implemented; implemented: 'default', 'llama3'")
-    missing = sorted(RopeScaling.__annotations__.keys() - rope.keys())
-    if missing:
-        raise UsageError(f"config.json: rope_type 'llama3' needs {', '.join(missing)} too")
-    return float(theta), RopeScaling(
-        factor=float(rope["factor"]),
-        low_freq_factor=float(rope["low_freq_factor"]),
-        high_freq_factor=float(rope["high_freq_factor"]),
-        original_max_position_embeddings=int(rope["original_max_position_embeddings"]),
-    )
 
 
 def rope_frequencies(config: ModelConfig) -> np.ndarray:
@@ -133,22 +59,22 @@ class Build:
     config: ModelConfig
     lora: LoraConfig
     param_dtype: Any
+    quantization: str
 
-    def linear(self, module: str, shape: tuple[int, int], axes: tuple[str, str], key: jax.Array) -> Linear:
+    def linear(self, module: str, shape: tuple[int, int], axes: tuple[str, str], key: jax.Array, *, bias: bool = False) -> Linear:
         return Linear(
-            module, shape, axes, layers=self.config.num_hidden_layers, lora=self.lora,
-            stddev=self.config.initializer_range, param_dtype=self.param_dtype, key=key,
+            module, shape, axes, layers=self.config.num_hidden_layers, lora=self.lora, stddev=self.config.initializer_range,
+            param_dtype=self.param_dtype, key=key, bias=bias, quantization=self.quantization,
         )  # fmt: skip
 
 
 class RMSNorm(nnx.Module):
-    def __init__(self, build: Build, *, stacked: bool):
-        c = build.config
-        shape, axes = ((c.num_hidden_layers, c.hidden_size), ("layers", None)) if stacked else ((c.hidden_size,), (None,))
+    def __init__(self, build: Build, size: int, *, stacked: bool):
+        shape, axes = ((build.config.num_hidden_layers, size), ("layers", None)) if stacked else ((size,), (None,))
         self.scale = variable(jnp.ones(shape), axes, trained=build.lora.full, param_dtype=build.param_dtype)
-        self.eps = c.rms_norm_eps
+        self.eps = build.config.rms_norm_eps
 
-    def __call__(self, x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
+    def __call__(self, x: Float[Array, "*rows D"]) -> Float[Array, "*rows D"]:
         x32 = x.astype(jnp.float32)
         x32 *= jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + self.eps)
         return x32.astype(x.dtype) * self.scale[...].astype(x.dtype)
@@ -159,23 +85,32 @@ class Attention(nnx.Module):
         c = build.config
         D, N, K, H = c.hidden_size, c.num_attention_heads, c.num_key_value_heads, c.head_dim
         q, k, v, o = jax.random.split(key, 4)
-        self.q_proj = build.linear("q_proj", (D, N * H), ("embed", "heads"), q)
-        self.k_proj = build.linear("k_proj", (D, K * H), ("embed", "kv_heads"), k)
-        self.v_proj = build.linear("v_proj", (D, K * H), ("embed", "kv_heads"), v)
+        self.q_proj = build.linear("q_proj", (D, N * H), ("embed", "heads"), q, bias=c.qkv_bias)
+        self.k_proj = build.linear("k_proj", (D, K * H), ("embed", "kv_heads"), k, bias=c.qkv_bias)
+        self.v_proj = build.linear("v_proj", (D, K * H), ("embed", "kv_heads"), v, bias=c.qkv_bias)
         self.o_proj = build.linear("o_proj", (N * H, D), ("heads", "embed"), o)
+        self.qk_norm = c.qk_norm
+        if c.qk_norm:  # over each head's H
+            self.q_norm = RMSNorm(build, H, stacked=True)
+            self.k_norm = RMSNorm(build, H, stacked=True)
         self.head_dim = H
 
     def __call__(
         self, x_BLD: Array, angles_BLh: Array, where: Mapping[str, Array], kv: KeysValues | None, backend: str
     ) -> tuple[Array, KeysValues | None]:
-        """where: positions and segments of queries and keys, and with a cache the `index` of the slot to write at."""
-        def heads(projection: Linear, axis: str) -> Array:
-            y = projection(x_BLD).reshape(*x_BLD.shape[:2], -1, self.head_dim)
+        """where: positions and segments of queries and keys; with a cache the `index` of the slot to write at; with dropout
+        the layer's `dropout_key`."""
+        q_key, k_key, v_key, o_key = _dropout_keys(where, "attention", 4)
+
+        def heads(projection: Linear, axis: str, key: Array | None) -> Array:
+            y = projection(x_BLD, key).reshape(*x_BLD.shape[:2], -1, self.head_dim)
             return constrain(y, "batch", "length", axis, None)
 
-        q_BLNH = rotate(heads(self.q_proj, "heads"), angles_BLh)
-        k_BSKH = rotate(heads(self.k_proj, "kv_heads"), angles_BLh)
-        v_BSKH = heads(self.v_proj, "kv_heads")
+        q_BLNH, k_BSKH = heads(self.q_proj, "heads", q_key), heads(self.k_proj, "kv_heads", k_key)
+        if self.qk_norm:
+            q_BLNH, k_BSKH = self.q_norm(q_BLNH), self.k_norm(k_BSKH)
+        q_BLNH, k_BSKH = rotate(q_BLNH, angles_BLh), rotate(k_BSKH, angles_BLh)
+        v_BSKH = heads(self.v_proj, "kv_heads", v_key)
         if kv is not None:
             start = (0, where["index"], 0, 0)
             k_BSKH = jax.lax.dynamic_update_slice(kv[0], k_BSKH.astype(kv[0].dtype), start)
@@ -186,7 +121,14 @@ class Attention(nnx.Module):
             q_positions_BT=where["q_positions"], q_segments_BT=where["q_segments"],
             kv_positions_BS=where["kv_positions"], kv_segments_BS=where["kv_segments"],
         )  # fmt: skip
-        return self.o_proj(out_BLNH.reshape(*x_BLD.shape[:2], -1)), kv
+        return self.o_proj(out_BLNH.reshape(*x_BLD.shape[:2], -1), o_key), kv
+
+
+def _dropout_keys(where: Mapping[str, Array], part: str, count: int) -> Sequence[Array | None]:
+    """A key for each projection of a layer's `attention` or `mlp`; None each where dropout is off."""
+    if "dropout_key" not in where:
+        return [None] * count
+    return list(jax.random.split(jax.random.fold_in(where["dropout_key"], part == "mlp"), count))
 
 
 class MLP(nnx.Module):
@@ -197,9 +139,10 @@ class MLP(nnx.Module):
         self.up_proj = build.linear("up_proj", (D, F), ("embed", "mlp"), up)
         self.down_proj = build.linear("down_proj", (F, D), ("mlp", "embed"), down)
 
-    def __call__(self, x_BLD: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
-        hidden_BLF = jax.nn.silu(self.gate_proj(x_BLD)) * self.up_proj(x_BLD)
-        return self.down_proj(constrain(hidden_BLF, "batch", "length", "mlp"))
+    def __call__(self, x_BLD: Float[Array, "B L D"], where: Mapping[str, Array]) -> Float[Array, "B L D"]:
+        gate_key, up_key, down_key = _dropout_keys(where, "mlp", 3)
+        hidden_BLF = jax.nn.silu(self.gate_proj(x_BLD, gate_key)) * self.up_proj(x_BLD, up_key)
+        return self.down_proj(constrain(hidden_BLF, "batch", "length", "mlp"), down_key)
 
 
 class Block(nnx.Module):
@@ -207,9 +150,9 @@ class Block(nnx.Module):
 
     def __init__(self, build: Build, key: jax.Array):
         attention, mlp = jax.random.split(key)
-        self.input_layernorm = RMSNorm(build, stacked=True)
+        self.input_layernorm = RMSNorm(build, build.config.hidden_size, stacked=True)
         self.self_attn = Attention(build, attention)
-        self.post_attention_layernorm = RMSNorm(build, stacked=True)
+        self.post_attention_layernorm = RMSNorm(build, build.config.hidden_size, stacked=True)
         self.mlp = MLP(build, mlp)
 
     def __call__(
@@ -217,24 +160,65 @@ class Block(nnx.Module):
     ) -> tuple[Array, KeysValues | None]:
         attended_BLD, kv = self.self_attn(self.input_layernorm(x_BLD), angles_BLh, where, kv, backend)
         x_BLD = constrain(x_BLD + attended_BLD, "batch", "length", None)
-        x_BLD = x_BLD + self.mlp(self.post_attention_layernorm(x_BLD))
+        x_BLD = x_BLD + self.mlp(self.post_attention_layernorm(x_BLD), where)
         return constrain(x_BLD, "batch", "length", None), kv
 
 
-class Embedding(nnx.Module):
-    def __init__(self, build: Build, key: jax.Array):
-        c = build.config
-        table_VD = jax.random.normal(key, (c.vocab_size, c.hidden_size)) * c.initializer_range
-        trained = build.lora.trains("embed_tokens")
-        self.embedding = variable(table_VD, ("vocab", "embed"), trained=trained, param_dtype=build.param_dtype)
+class Table(nnx.Module):
+    """Embedding table or head, with all that may be trained of it: the whole, its new rows, or an adapter.
 
+    `embedding` [Vp, D] or `kernel` [D, Vp]; `new_rows` [Vp - first new row, D] take the place of the last rows;
+    an adapter is lora_A · lora_B of the same orientation. Vp: `padded_vocab_size`.
+    """
 
-class Head(nnx.Module):
-    def __init__(self, build: Build, key: jax.Array):
-        c = build.config
-        kernel_DV = jax.random.normal(key, (c.hidden_size, c.vocab_size)) * c.initializer_range
-        trained = build.lora.trains("lm_head")
-        self.kernel = variable(kernel_DV, ("embed", "vocab"), trained=trained, param_dtype=build.param_dtype)
+    def __init__(self, build: Build, module: str, key: jax.Array):
+        c, lora = build.config, build.lora
+        self.is_head = module == "lm_head"
+        V, D, R = c.padded_vocab_size, c.hidden_size, lora.rank
+        weight_key, adapter_key = jax.random.split(key)
+        rows_VD = jax.random.normal(weight_key, (V, D)) * c.initializer_range * (jnp.arange(V) < c.vocab_size)[:, None]
+        trained = lora.trains(module)
+        if self.is_head:
+            self.kernel = variable(rows_VD.T, ("embed", "vocab"), trained=trained, param_dtype=build.param_dtype)
+        else:
+            self.embedding = variable(rows_VD, ("vocab", "embed"), trained=trained, param_dtype=build.param_dtype)
+        self.first_new_row = c.original_vocab_size if lora.trains_new_rows(module) else None
+        if self.first_new_row is not None:
+            self.new_rows = Trainable(rows_VD[self.first_new_row :], axes=(None, "embed"))
+        self.scale = lora.scale() if lora.adapts(module) else None
+        if self.scale is not None:  # one of the two is 0: a fresh adapter changes nothing
+            if self.is_head:
+                bound = 1 / math.sqrt(D)
+                a = jax.random.uniform(adapter_key, (D, R), minval=-bound, maxval=bound)
+                self.lora_A = Trainable(a, axes=("embed", "rank"))
+                self.lora_B = Trainable(jnp.zeros((R, V)), axes=("rank", "vocab"))
+            else:  # as PEFT: A = 0, B from a unit normal
+                self.lora_A = Trainable(jnp.zeros((V, R)), axes=("vocab", "rank"))
+                self.lora_B = Trainable(jax.random.normal(adapter_key, (R, D)), axes=("rank", "embed"))
+
+    def weight(self) -> Array:
+        """The table in its own orientation, with the trained new rows in their place; without the adapter."""
+        table = self.kernel[...] if self.is_head else self.embedding[...]
+        if self.first_new_row is None:
+            return table
+        rows = self.new_rows[...].astype(table.dtype)
+        start = (0, self.first_new_row) if self.is_head else (self.first_new_row, 0)
+        return jax.lax.dynamic_update_slice(table, rows.T if self.is_head else rows, start)
+
+    def look_up(self, tokens_BL: Int[Array, "B L"], dtype: Any) -> Float[Array, "B L D"]:
+        x_BLD = jnp.take(self.weight(), tokens_BL, axis=0).astype(dtype)
+        if self.scale is None:
+            return x_BLD
+        return x_BLD + self.scale * (jnp.take(self.lora_A[...], tokens_BL, axis=0).astype(dtype) @ self.lora_B[...].astype(dtype))
+
+    def project(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
+        """fp32 logits over the padded vocabulary. Of an embedding table: its transpose (a tied head)."""
+        kernel_DV = self.weight() if self.is_head else self.weight().T
+        logits = jnp.matmul(hidden, kernel_DV.astype(hidden.dtype), preferred_element_type=jnp.float32)
+        if self.is_head and self.scale is not None:
+            low_rank = self.scale * (hidden @ self.lora_A[...].astype(hidden.dtype))
+            logits += jnp.matmul(low_rank, self.lora_B[...].astype(hidden.dtype), preferred_element_type=jnp.float32)
+        return logits
 
 
 class Llama(nnx.Module):
@@ -254,19 +238,19 @@ class Llama(nnx.Module):
         param_dtype: Any = jnp.float32,
         remat: str = "none",
         attention: str = "xla",
+        quantization: str = "",
     ):
-        if config.tie_word_embeddings and "lm_head" in lora.modules_to_save and not lora.full:
-            raise UsageError("lora.modules_to_save: this model's head is tied to its embeddings; list embed_tokens alone")
+        _check_trained(config, lora, quantization)
         if remat not in ("none", "full"):
             raise UsageError(f"remat={remat!r} is not one of none, full")
-        build = Build(config=config, lora=lora, param_dtype=param_dtype)
+        build = Build(config=config, lora=lora, param_dtype=param_dtype, quantization=quantization)
         embed, layers, head = jax.random.split(key, 3)
         self.config, self.dtype, self.remat, self.attention = config, dtype, remat, attention
-        self.embed_tokens = Embedding(build, embed)
+        self.embed_tokens = Table(build, "embed_tokens", embed)
         self.layers = Block(build, layers)
-        self.norm = RMSNorm(build, stacked=False)
+        self.norm = RMSNorm(build, config.hidden_size, stacked=False)
         if not config.tie_word_embeddings:
-            self.lm_head = Head(build, head)
+            self.lm_head = Table(build, "lm_head", head)
 
     def __call__(
         self,
@@ -276,10 +260,13 @@ class Llama(nnx.Module):
         segment_ids_BL: Int[Array, "B L"],
         cache: Cache | None = None,
         cache_index: Int[Array, ""] | int = 0,
+        dropout_key: Array | None = None,
     ) -> tuple[Float[Array, "B L D"], Cache | None]:
-        """Hidden states after the final norm, and the cache with these tokens written at slots cache_index … + L."""
-        x_BLD = jnp.take(self.embed_tokens.embedding[...], tokens_BL, axis=0).astype(self.dtype)
-        x_BLD = constrain(x_BLD, "batch", "length", None)
+        """Hidden states after the final norm, and the cache with these tokens written at slots cache_index … + L.
+
+        dropout_key: of the adapters' dropout; None switches it off.
+        """
+        x_BLD = constrain(self.embed_tokens.look_up(tokens_BL, self.dtype), "batch", "length", None)
         angles_BLh = positions_BL[..., None].astype(jnp.float32) * rope_frequencies(self.config)
         where = {"q_positions": positions_BL, "q_segments": segment_ids_BL}
         kv = None
@@ -291,24 +278,48 @@ class Llama(nnx.Module):
             where["index"] = jnp.asarray(cache_index)
             kv = (cache["k"], cache["v"])
         graphdef, stacked = nnx.split(self.layers)
+        keys = None if dropout_key is None else jax.random.split(dropout_key, self.config.num_hidden_layers)
 
         def layer(x: Array, slices: Any) -> tuple[Array, Any]:
-            state, kv = slices
-            return nnx.merge(graphdef, state)(x, angles_BLh, where, kv, self.attention)
+            state, kv, key = slices
+            here = where if key is None else where | {"dropout_key": key}
+            return nnx.merge(graphdef, state)(x, angles_BLh, here, kv, self.attention)
 
         body = jax.checkpoint(layer) if self.remat == "full" else layer
-        x_BLD, kv = jax.lax.scan(body, x_BLD, (stacked, kv))
+        x_BLD, kv = jax.lax.scan(body, x_BLD, (stacked, kv, keys))
         if cache is not None and kv is not None:
             cache = {"k": kv[0], "v": kv[1], "positions": where["kv_positions"], "segments": where["kv_segments"]}
         return self.norm(x_BLD), cache
 
     def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
-        """fp32 logits of hidden states."""
-        if self.config.tie_word_embeddings:
-            kernel_DV = self.embed_tokens.embedding[...].T
-        else:
-            kernel_DV = self.lm_head.kernel[...]
-        return jnp.matmul(hidden, kernel_DV.astype(hidden.dtype), preferred_element_type=jnp.float32)
+        """fp32 logits of hidden states over `padded_vocab_size`; −∞ for the rows that only fill up the mesh."""
+        table = self.embed_tokens if self.config.tie_word_embeddings else self.lm_head
+        logits = table.project(hidden)
+        if self.config.padded_vocab_size == self.config.vocab_size:
+            return logits
+        return jnp.where(jnp.arange(self.config.padded_vocab_size) < self.config.vocab_size, logits, -jnp.inf)
+
+
+def _check_trained(config: ModelConfig, lora: LoraConfig, quantization: str) -> None:
+    """Raises UsageError for what this model cannot train as `lora` asks."""
+    if config.tie_word_embeddings and "lm_head" in lora.modules_to_save and not lora.full:
+        raise UsageError("lora.modules_to_save: this model's head is tied to its embeddings; list embed_tokens alone")
+    tied = sorted(set(lora.targets()) & set(EMBEDDINGS)) if config.tie_word_embeddings else []
+    if tied:
+        raise UsageError(
+            f"lora.target_modules: {', '.join(tied)} of this model are tied, and an adapter would untie them; "
+            "take them out, or train the table in full: lora.modules_to_save=embed_tokens"
+        )
+    if lora.new_rows_only and not lora.full and config.original_vocab_size is None:
+        raise UsageError(
+            "lora.new_rows_only: this base has no new rows (no original_vocab_size in its config.json); "
+            "make it with launch/extend_vocab.py, or leave the option out"
+        )
+    if quantization not in QUANTIZATIONS:
+        raise UsageError(f"model.quantization={quantization!r} is not one of {', '.join(filter(None, QUANTIZATIONS))}, or empty")
+    if quantization and (lora.full or lora.use_dora):
+        what = "lora.full=True trains the weights themselves" if lora.full else "DoRA would divide by the norm of rounded weights"
+        raise UsageError(f"model.quantization={quantization!r}: {what}; leave one of the two out")
 
 
 def empty_cache(config: ModelConfig, batch: int, length: int, dtype: Any) -> Cache:

@@ -39,12 +39,15 @@ class Entry:
 
 
 class Checkpoint:
-    """The tensors of a directory's `model.safetensors`, or of the shards its index names. Use as a context manager."""
+    """The tensors of a directory's `model.safetensors`, or of the shards its index names. Use as a context manager.
 
-    def __init__(self, directory: str):
+    name: `adapter_model` reads a PEFT adapter instead.
+    """
+
+    def __init__(self, directory: str, name: str = "model"):
         self.directory = directory
         self._files: dict[str, IO[bytes]] = {}
-        index_path, single = join(directory, "model.safetensors.index.json"), join(directory, "model.safetensors")
+        index_path, single = join(directory, f"{name}.safetensors.index.json"), join(directory, f"{name}.safetensors")
         if exists(index_path):
             index = read_json(index_path)
             if not isinstance(index, dict) or not isinstance(index.get("weight_map"), dict):
@@ -54,7 +57,7 @@ class Checkpoint:
         elif exists(single):
             paths = [single]
         else:
-            raise UsageError(f"{directory}: neither model.safetensors nor model.safetensors.index.json; not a model's weights")
+            raise UsageError(f"{directory}: neither {name}.safetensors nor {name}.safetensors.index.json; no weights here")
         self.entries: dict[str, Entry] = {}
         for path in paths:
             for name, entry in read_header(path).items():

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 from jaxtyping import Array
@@ -16,11 +17,13 @@ from jaxtyping import Array
 from alif_jax import UsageError
 from alif_jax.checkpoint import State, load_trainables, restore
 from alif_jax.hf import load_params
-from alif_jax.load import ModelSource, read_run
-from alif_jax.lora import LoraConfig
+from alif_jax.load import ModelSource, is_run, read_run
+from alif_jax.lora import LoraConfig, dora_norm
 from alif_jax.loss import token_losses
-from alif_jax.model import ModelConfig, Params, Skeleton, random_params
+from alif_jax.model import Params, Skeleton, random_params
+from alif_jax.model_config import ModelConfig
 from alif_jax.optim import named_leaves, state_shardings
+from alif_jax.peft import is_adapter, read_adapter
 from alif_jax.sharding import replicated
 
 
@@ -32,29 +35,65 @@ def init_state(
     tx: optax.GradientTransformation,
     mesh: Mesh,
     base: str,
+    frozen: Params,
     *,
     seed: int,
 ) -> tuple[Params, optax.OptState]:
-    """Trainables and optimizer state, born sharded: new adapters, embeddings from the base, or another run's values."""
+    """Trainables and optimizer state, born sharded: new adapters, embeddings from the base, or another run's values.
+
+    frozen: as loaded; DoRA's magnitudes begin as the norms of its kernels.
+    """
     abstract = model.abstract(mesh, model.trainable)
     shardings = {name: leaf.sharding for name, leaf in abstract.items()}
-    init_optimizer = jax.jit(tx.init, out_shardings=state_shardings(tx, abstract, shardings, replicated(mesh)))
     if source.init_from:
-        run = read_run(source.init_from)
-        if (run.base, run.lora) != (base, lora):
-            raise UsageError(
-                f"model.init_from={source.init_from}: its base or lora config differs from this run's; continue with the same"
-            )
-        trainable = load_trainables(source.init_from, abstract)
-        return trainable, init_optimizer(trainable)
-    from_base = tuple(name for name in model.trainable if ".lora_" not in name and not source.random_init)
-    new = tuple(name for name in model.trainable if name not in from_base)
-    make = jax.jit(partial(random_params, model_config, lora, names=new), out_shardings={n: shardings[n] for n in new})
-    values = make(jax.random.key(seed))
-    if from_base:
-        values |= load_params(base, model, from_base, mesh, model_config)
-    trainable = {name: values[name] for name in model.trainable}
+        trainable = continued(source.init_from, lora, model_config, base, abstract)
+    else:
+        from_base = tuple(name for name in model.trainable if ".lora_" not in name and not source.random_init)
+        new = tuple(name for name in model.trainable if name not in from_base)
+        make = jax.jit(partial(random_params, model_config, lora, names=new), out_shardings={n: shardings[n] for n in new})
+        values = make(jax.random.key(seed))
+        if from_base:
+            values |= load_params(base, model, from_base, mesh, model_config)
+        for name in (name for name in new if name.endswith(".lora_magnitude")):
+            a, b, kernel = values[name[:-9] + "A"], values[name[:-9] + "B"], frozen[name.replace("lora_magnitude", "kernel")]
+            values[name] = jax.jit(partial(dora_norm, scale=lora.scale()), out_shardings=shardings[name])(kernel, a, b)
+        trainable = {name: values[name] for name in model.trainable}
+    init_optimizer = jax.jit(tx.init, out_shardings=state_shardings(tx, abstract, shardings, replicated(mesh)))
     return trainable, init_optimizer(trainable)
+
+
+def continued(
+    path: str, lora: LoraConfig, config: ModelConfig, base: str, abstract: Mapping[str, jax.ShapeDtypeStruct]
+) -> Params:
+    """The trained parameters of a run directory or a PEFT adapter, onto the shardings of `abstract`.
+
+    The product s·A·B stays what it was: where this run's scale is another, B ← B·s_theirs/s_ours.
+    """
+    if is_run(path):
+        run = read_run(path)
+        if run.base != base:
+            raise UsageError(f"model.init_from={path}: its base is {run.base_name}, this run's is {base}; continue with the same")
+        for key in ("full", "modules_to_save", "new_rows_only", "use_dora", "rank"):
+            if getattr(run.lora, key) != getattr(lora, key):
+                raise UsageError(
+                    f"model.init_from={path}: lora.{key} is {getattr(run.lora, key)!r} there and {getattr(lora, key)!r} here; "
+                    "continue with the same"
+                )
+        if run.lora.targets() != lora.targets():
+            raise UsageError(
+                f"model.init_from={path}: its adapters are on {', '.join(run.lora.targets())}, this run's on "
+                f"{', '.join(lora.targets())}; continue with the same lora.target_modules"
+            )
+        trainable = load_trainables(path, abstract)
+        factor = run.lora.scale() / lora.scale() if lora.targets() else 1.0
+        return {name: values * factor if name.endswith(".lora_B") and factor != 1 else values for name, values in trainable.items()}
+    if not is_adapter(path):
+        raise UsageError(f"model.init_from={path}: neither a run directory nor a PEFT adapter (adapter_config.json)")
+    adapter = read_adapter(path, lora, config)
+    return {
+        name: jax.make_array_from_callback(leaf.shape, leaf.sharding, partial(np.ndarray.__getitem__, adapter[name]))
+        for name, leaf in abstract.items()
+    }
 
 
 def state_tree(trainable: Mapping[str, Any], opt_state: optax.OptState) -> State:
@@ -81,26 +120,36 @@ def train_step(
     opt_state: optax.OptState,
     frozen: Params,
     batch: Mapping[str, Array],
+    dropout_key: Array | None = None,
     *,
     model: Skeleton,
     tx: optax.GradientTransformation,
     chunk: int,
 ) -> tuple[Params, optax.OptState, dict[str, Array]]:
-    """One optimizer step on a batch of `[A, B, L]` arrays. Loss and gradients are Σ over tokens / Σ tokens, over all of A and B."""
+    """One optimizer step on a batch of `[A, B, L]` arrays. Loss and gradients are Σ over tokens / Σ tokens, over all of A and B.
 
-    def loss_sum(trainable: Params, rows: Mapping[str, Array]) -> Array:
+    dropout_key: this step's; None without dropout. A step whose loss or gradient is not finite changes nothing: what is in
+    flight behind it, and a checkpoint of it, are still the last good state (the loop reads the metrics and stops).
+    """
+
+    def loss_sum(trainable: Params, rows: Mapping[str, Array], key: Array | None) -> Array:
         llama = model.model({**frozen, **trainable})
-        hidden_BLD, _ = llama(rows["tokens"], positions_BL=rows["positions"], segment_ids_BL=rows["segment_ids"])
+        hidden_BLD, _ = llama(
+            rows["tokens"], positions_BL=rows["positions"], segment_ids_BL=rows["segment_ids"], dropout_key=key
+        )
         return jnp.sum(token_losses(llama.logits, hidden_BLD, rows["targets"], chunk=chunk) * rows["loss_mask"])
 
-    def microbatch(sums: tuple[Array, Params], rows: Mapping[str, Array]) -> tuple[tuple[Array, Params], None]:
-        loss, grads = jax.value_and_grad(loss_sum)(trainable, rows)
+    def microbatch(sums: tuple[Array, Params], part: tuple[Mapping[str, Array], Any]) -> tuple[tuple[Array, Params], None]:
+        loss, grads = jax.value_and_grad(loss_sum)(trainable, *part)
         return (sums[0] + loss, jax.tree.map(jnp.add, sums[1], grads)), None
 
     zeros = (jnp.float32(0), jax.tree.map(jnp.zeros_like, trainable))
-    (loss, grads), _ = jax.lax.scan(microbatch, zeros, dict(batch))
+    keys = None if dropout_key is None else jax.random.split(dropout_key, batch["tokens"].shape[0])
+    (loss, grads), _ = jax.lax.scan(microbatch, zeros, (dict(batch), keys))
     tokens = jnp.maximum(jnp.sum(batch["loss_mask"]), 1)
     grads = jax.tree.map(lambda g: g / tokens, grads)
-    updates, opt_state = tx.update(grads, opt_state, trainable)
     metrics = {"loss": loss / tokens, "tokens": tokens, "grad_norm": optax.global_norm(grads)}
-    return optax.apply_updates(trainable, updates), opt_state, metrics
+    updates, new_state = tx.update(grads, opt_state, trainable)
+    finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
+    keep = partial(jnp.where, finite)
+    return jax.tree.map(keep, optax.apply_updates(trainable, updates), trainable), jax.tree.map(keep, new_state, opt_state), metrics

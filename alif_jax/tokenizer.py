@@ -1,23 +1,25 @@
 """A tokenizer with its chat template and special tokens, read from a Hugging Face directory without transformers."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from functools import partial
-from importlib import resources
 from typing import Any
 
-import jinja2
-import jinja2.ext
-import jinja2.sandbox
 import tokenizers
 
 from alif_jax import UsageError
+from alif_jax.chat_template import Span, cut_marks, has_marks, packaged_templates, read_template, render_template, variables
 from alif_jax.files import exists, join, open_file, read_json_or
 
 Message = dict[str, str]
 PAD_TOKENS = ("<|finetune_right_pad_id|>", "<|pad|>", "<pad>", "<unk>")  # taken in this order where a base has no pad token
+ANSWER = "و"  # a letter that stands in no template
+PROBE: list[Message] = [
+    {"role": "system", "content": "0"},
+    {"role": "user", "content": "1"},
+    {"role": "assistant", "content": ANSWER},
+    {"role": "user", "content": "2"},
+    {"role": "assistant", "content": ANSWER},
+]
 
 
 @dataclass
@@ -35,7 +37,7 @@ class Tokenizer:
     pad_id: int | None = None
     turn_end_token: str | None = None
     stop_ids: tuple[int, ...] = ()
-    _compiled: Any = field(default=None, repr=False)
+    _marked: tuple[str, ...] | None = field(default=None, init=False, repr=False)  # what marked_templates found
 
     @property
     def size(self) -> int:
@@ -60,44 +62,65 @@ class Tokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         return self.core.decode(list(ids), skip_special_tokens=True)
 
-    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
-        """The conversation as the model sees it. Raises UsageError where there is no template or it refuses the messages."""
+    @property
+    def uses_language(self) -> bool:
+        """Whether the template writes the language of a record ("Answer in Urdu.")."""
+        return self.template is not None and "language" in variables(self.template)
+
+    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool, language: str | None = None) -> str:
+        """The conversation as the model sees it. language: in English ("Urdu"), for templates that write it.
+
+        Raises UsageError where there is no template or it refuses the messages.
+        """
         if self.template is None:
             raise UsageError(f"{self.directory}: the tokenizer has no chat template; set config.data.template, or use --raw")
-        if self._compiled is None:
-            self._compiled = _compile(self.template, self.directory)
+        return self._render(self.template, messages, add_generation_prompt, language)
+
+    def render_marked(self, source: str, messages: Sequence[Message], language: str | None = None) -> tuple[str, list[Span]]:
+        """The conversation by a template with `{% generation %}`, and the character spans of what stands in those blocks."""
+        return cut_marks(self._render(source, messages, False, language, marked=True))
+
+    def _render(
+        self, source: str, messages: Sequence[Message], add_generation_prompt: bool, language: str | None, marked: bool = False
+    ) -> str:
         names = {"bos_token": self.bos_token or "", "eos_token": self.eos_token, "tools": None, "documents": None}
+        names |= {"language": language} if language else {}
         try:
-            return self._compiled.render(messages=list(messages), add_generation_prompt=add_generation_prompt, **names)
-        except jinja2.TemplateError as error:
-            raise UsageError(f"{self.directory}: the chat template fails on these messages: {error}") from None
+            return render_template(source, messages, marked=marked, add_generation_prompt=add_generation_prompt, **names)
+        except UsageError as error:
+            raise UsageError(f"{self.directory}: {error}") from None
 
+    def marked_templates(self) -> tuple[str, ...]:
+        """Templates with `{% generation %}` that may tell the answers of this tokenizer's: its own, then those of ours that render
+        one question and one answer as it does. On another conversation they may differ: compare the text each time.
+        """
+        if self._marked is None:
+            own = [self.template] if self.template and has_marks(self.template) else []
+            ours = [source for source in packaged_templates().values() if has_marks(source) and self._renders_alike(source)]
+            self._marked = (*own, *ours)
+        return self._marked
 
-class _Generation(jinja2.ext.Extension):
-    """`{% generation %}` marks what the assistant says; it prints what is inside. Our masks come from `spans_of`."""
+    def _renders_alike(self, source: str) -> bool:
+        assert self.template is not None
+        question = PROBE[1:2], True, "Urdu"
+        answer = PROBE[1:3], False, "Urdu"
+        try:
+            return all(self._render(source, *probe) == self._render(self.template, *probe) for probe in (question, answer))
+        except UsageError:
+            return False
 
-    tags = {"generation"}
+    def template_token_ids(self) -> tuple[int, ...]:
+        """Ids of the added tokens (`<|im_start|>`, `<think>`, …) that the template writes, BOS apart, in order of id."""
+        added = self.core.get_added_tokens_decoder().keys() - {self.bos_id}
+        return tuple(sorted({id for text in self._probes() for id in self.encode(text) if id in added}))
 
-    def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-def _compile(template: str, directory: str) -> jinja2.Template:
-    """With the settings and extras that transformers gives to chat templates."""
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _Generation]
-    )
-    environment.globals |= {"raise_exception": _refuse, "strftime_now": lambda form: datetime.now().strftime(form)}
-    environment.filters["tojson"] = partial(json.dumps, ensure_ascii=False)
-    try:
-        return environment.from_string(template)
-    except jinja2.TemplateSyntaxError as error:
-        raise UsageError(f"{directory}: the chat template is not valid Jinja (line {error.lineno}: {error.message})") from None
-
-
-def _refuse(message: str) -> None:
-    raise UsageError(f"the chat template refuses these messages: {message}")
+    def _probes(self) -> Iterator[str]:
+        """The renderings that the template allows of PROBE, without its system message, of its first turn; and of their prompts."""
+        for messages, prompt in ((m, p) for m in (PROBE, PROBE[1:], PROBE[1:3]) for p in (False, True)):
+            try:
+                yield self.render(messages[:-1] if prompt else messages, add_generation_prompt=prompt)
+            except UsageError:
+                continue
 
 
 def load_tokenizer(directory: str, template: str = "") -> Tokenizer:
@@ -139,24 +162,10 @@ def _turn_end(tokenizer: Tokenizer) -> str | None:
     """The last special token of a rendered assistant turn: what a model trained on this template stops on."""
     if tokenizer.template is None:
         return None
-    answer = "و"  # a letter that stands in no template
-    turn = [{"role": "user", "content": "1"}, {"role": "assistant", "content": answer}]
-    text = tokenizer.render(turn, add_generation_prompt=False)
-    ids = tokenizer.encode(text[text.rfind(answer) + len(answer) :])
+    text = tokenizer.render(PROBE[1:3], add_generation_prompt=False)
+    ids = tokenizer.encode(text[text.rfind(ANSWER) + len(ANSWER) :])
     added = [token for token in map(tokenizer.core.get_added_tokens_decoder().get, ids) if token and token.special]
     return added[-1].content if added else None
-
-
-def read_template(name: str) -> str:
-    """A template of this package by name, or from a file by path."""
-    packaged = resources.files("alif_jax") / "templates" / f"{name}.jinja"
-    if packaged.is_file():
-        return packaged.read_text(encoding="utf-8")
-    if not exists(name):
-        names = sorted(p.name.removesuffix(".jinja") for p in (resources.files("alif_jax") / "templates").iterdir())
-        raise UsageError(f"data.template={name!r}: neither a file nor one of {', '.join(names)}")
-    with open_file(name, "r") as file:
-        return file.read()
 
 
 def _own_template(directory: str, config: dict[str, Any]) -> str | None:

@@ -5,6 +5,8 @@
 Llama-3.1-8B; LoRA r = 128, α = 32, rsLoRA on the seven projections, embeddings and head trained in full; Urdu Wikipedia under
 its Urdu header, one article a row cut at 2,048 tokens, loss on the whole text, EOS at its end; 64 articles a step.
 Where this differs from the published run: AdamW keeps fp32 moments (theirs: 8 bit), trained weights are fp32 (theirs: bf16).
+Expected, calculated and not measured: 42 GB for weights, gradients and AdamW (the activations come on top); 100M tokens take 2.4 h
+on an H100 at 40 % of its peak.
 """
 
 from alif_jax.data.template import DataConfig
@@ -22,7 +24,7 @@ def get_config(arg: str = "") -> TrainConfig:
         lora=LoraConfig(rank=128, alpha=32.0, use_rslora=True, modules_to_save=EMBEDDINGS),
         data=DataConfig(
             sequence_length=2048, document_template=WIKIPEDIA, loss_on="all", packing=False, long_documents="cut",
-            long_conversations="cut", template="alpaca",
+            long_conversations="truncate_response", template="alpaca",
         ),
         optim=OptimConfig(
             learning_rate=2e-5, embedding_learning_rate=1e-5, lr_scheduler_type="cosine", warmup_steps=50, weight_decay=0.01,

@@ -21,6 +21,7 @@ MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", 128, "stop there at the 
 TEMPERATURE = flags.DEFINE_float("temperature", 0.0, "0 takes the likeliest token each time")
 TOP_P = flags.DEFINE_float("top_p", 1.0, "sample from the smallest set of tokens with this probability")
 SEED = flags.DEFINE_integer("seed", 0, "of the sampling")
+LANGUAGE = flags.DEFINE_string("language", None, "English name of the answers' language, for templates that write it")
 RAW = flags.DEFINE_bool("raw", False, "no chat template")
 JSON = flags.DEFINE_bool("json", False, "one JSON object a line")
 DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "of weights and computation")
@@ -37,7 +38,7 @@ def main(argv: list[str]) -> None:
     loaded = load_model(MODEL.value, make_mesh(MeshConfig()), dtype=DTYPE.value, param_dtype=DTYPE.value)
     results = generate(
         loaded, prompts, max_new_tokens=MAX_NEW_TOKENS.value, temperature=TEMPERATURE.value, top_p=TOP_P.value,
-        seed=SEED.value, raw=RAW.value,
+        seed=SEED.value, raw=RAW.value, languages=[LANGUAGE.value] * len(prompts),
     )  # fmt: skip
     for result in results:
         print(json.dumps(dataclasses.asdict(result), ensure_ascii=False) if JSON.value else result.text)

@@ -2,21 +2,24 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
 import transformers
 
 from alif_jax import UsageError
+from alif_jax.data.cache import open_sources
+from alif_jax.data.fit import fit_rows
 from alif_jax.data.pack import Batches
-from alif_jax.data.template import DataConfig, encode_records
-from alif_jax.data.tfrecord import read_records
-from alif_jax.evaluate import evaluate_loss, heldout_loss, loss_table
+from alif_jax.data.template import DataConfig
+from alif_jax.evaluate import evaluate_loss, heldout_loss, loss_table, masked_losses
 from alif_jax.load import Loaded, load_model
 from alif_jax.sharding import MeshConfig, make_mesh
 from alif_jax.tokenizer import load_tokenizer, read_template
@@ -129,9 +132,10 @@ def test_eight_devices_give_the_same(on_one: dict[str, Any], on_eight: dict[str,
 def test_packing_changes_nothing(base: str, data: str, on_one: dict[str, Any]) -> None:
     """One example a row, in another row length, other batches and another order; the last batch is filled with empty rows."""
     loaded = load(base, MeshConfig(), 1)
-    examples = encode_records(read_records(data, "heldout"), loaded.tokenizer, DataConfig(sequence_length=400))
+    config = DataConfig(path=(data,), sequence_length=400)
+    examples = fit_rows(open_sources(config, loaded.tokenizer, "heldout"), config)
     batches = Batches(examples, 400, batch_size=8, seed=3, packing=False)
-    assert batches.steps * 8 > len(examples.ids) == 19
+    assert batches.steps * 8 > len(examples) == 19
     result = heldout_loss(loaded.params, loaded.skeleton, loaded.mesh, batches, chunk=100)
     agree(result, on_one, ("loss", "bits_per_byte"), 1e-6)
     agree(result, on_one, ("tokens",), 0)
@@ -148,9 +152,9 @@ def test_bits_per_byte_does_not_depend_on_how_special_tokens_are_spelt(base: str
             text, template = text.replace(token, name), template.replace(token, name)
         (tmp_path / file.name).write_text(text, encoding="utf-8")
     (tmp_path / "chat_template.jinja").write_text(template, encoding="utf-8")
-    records = list(read_records(data, "heldout"))
-    one, other = (encode_records(records, load_tokenizer(directory), DataConfig()) for directory in (base, str(tmp_path)))
-    assert np.array_equal(one.tokens, other.tokens) and np.array_equal(one.trained, other.trained)
+    config = DataConfig(path=(data,))
+    [one], [other] = (open_sources(config, load_tokenizer(directory), "heldout") for directory in (base, str(tmp_path)))
+    assert np.array_equal(one.tokens, other.tokens) and np.array_equal(one.flags, other.flags)
     assert one.text_bytes.tolist() == other.text_bytes.tolist()
 
 
@@ -163,9 +167,9 @@ def test_another_split_and_template(base: str, data: str, on_one: dict[str, Any]
 
 
 def test_what_is_longer_than_a_row_is_counted(base: str, data: str, on_one: dict[str, Any]) -> None:
-    result = evaluate_loss(load(base, MeshConfig(), 1), data, sequence_length=128, batch_size=2)
+    result = evaluate_loss(load(base, MeshConfig(), 1), data, sequence_length=64, batch_size=2)
     assert (on_one["examples"], on_one["shortened"]) == (19, {}) and "longer" not in loss_table(on_one)
-    assert result["shortened"]["self_instruct"] == 3 and result["tokens"] < on_one["tokens"]
+    assert result["shortened"]["self_instruct"] == {"dropped": 3} and result["tokens"] < on_one["tokens"]
     assert loss_table(result).splitlines()[-1] == f"longer than a row, split or dropped: {result['shortened']}"
 
 
@@ -173,6 +177,22 @@ def test_a_split_that_is_not_there(base: str, tmp_path: Path) -> None:
     data = tiny.make_shards(tmp_path, tiny.conversations(3), heldout=0)
     with pytest.raises(UsageError, match=str(tmp_path)):
         evaluate_loss(load(base, MeshConfig(), 1), data)
+
+
+def test_evaluation_keeps_no_whole_logits(base: str) -> None:
+    """No array of the compiled evaluation is as large as the logits of a batch; with one chunk there is one."""
+    mesh = make_mesh(MeshConfig(fsdp=1), jax.devices()[:1])
+    loaded = load_model(base, mesh)
+    batch = {name: jnp.asarray(array) for name, array in tiny.random_batch(rows=4, length=64).items()}
+    out = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+
+    def largest(chunk: int) -> int:
+        with jax.set_mesh(mesh):
+            program = masked_losses.lower(loaded.params, batch, skeleton=loaded.skeleton, chunk=chunk, out=out).as_text()
+        return max(math.prod(map(int, shape.split("x"))) for shape in re.findall(r"tensor<([\dx]+)xf32>", program))
+
+    logits = 4 * 64 * tiny.VOCAB
+    assert largest(64) >= logits > largest(8)
 
 
 def test_the_table_has_a_line_a_group(on_one: dict[str, Any]) -> None:

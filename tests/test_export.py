@@ -17,12 +17,13 @@ import torch
 import transformers
 
 from alif_jax import UsageError
-from alif_jax.checkpoint import open_checkpointer
-from alif_jax.export import export_merged, export_peft, export_run
+from alif_jax.checkpoint import open_checkpointer, save
+from alif_jax.export import exact_tables, export_merged, export_peft, export_run
 from alif_jax.hf import load_params, read_model_config
 from alif_jax.load import load_model
 from alif_jax.lora import LoraConfig
-from alif_jax.model import ModelConfig, Params, Skeleton, skeleton
+from alif_jax.model import Params, Skeleton, skeleton
+from alif_jax.model_config import ModelConfig
 from alif_jax.sharding import MeshConfig, make_mesh
 from alif_jax.tokenizer import load_tokenizer, read_template
 from alif_jax.train import TrainConfig, as_json
@@ -57,13 +58,16 @@ def one_device() -> jax.sharding.Mesh:
 
 
 def logits_of(model: Skeleton, params: Params) -> np.ndarray:
+    """Of the vocabulary, without what pads it."""
+
     def forward(params: Params, tokens: jax.Array) -> jax.Array:
         llama = model.model(params)
         positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
         hidden, _ = llama(tokens, positions_BL=positions, segment_ids_BL=jnp.ones_like(tokens))
         return llama.logits(hidden)
 
-    return np.asarray(jax.jit(forward)(params, TOKENS))
+    logits = np.asarray(jax.jit(forward)(params, TOKENS))
+    return logits[..., np.isfinite(logits[0, 0])]
 
 
 def logits_of_directory(directory: str) -> np.ndarray:
@@ -105,13 +109,29 @@ class Trained:
         return str(output)
 
     def _export(self, export: Any, output: Path | str) -> None:
-        given = {"trained": self.trained, "base": self.base, "tokenizer": self.tokenizer}
+        trained = exact_tables(self.trained, self.config, self.base)
+        given = {"trained": trained, "base": self.base, "tokenizer": self.tokenizer}
         export(str(output), config=self.config, lora=self.lora, **given)
 
 
 UNEVEN = LoraConfig(rank=4, alpha=10.0)  # scale 2.5
 RSLORA = LoraConfig(rank=4, alpha=3.0, use_rslora=True, target_modules=("q_proj", "v_proj", "down_proj"))  # scale 1.5
 WITH_EMBEDDINGS = LoraConfig(rank=4, alpha=2.0, modules_to_save=("embed_tokens", "lm_head"))  # scale 0.5
+WITH_TABLES = LoraConfig(rank=4, alpha=6.0, target_modules=("k_proj", "embed_tokens", "lm_head"))  # adapters on both tables
+NEW_ROWS = LoraConfig(rank=4, alpha=8.0, modules_to_save=("embed_tokens", "lm_head"), new_rows_only=True)
+DORA = LoraConfig(rank=4, alpha=2.0, use_dora=True)
+EXTENDED = {"vocab_size": 392, "original_vocab_size": 384}  # padded to 512 on the mesh
+VARIANTS = [
+    pytest.param({}, UNEVEN, id="uneven"),
+    pytest.param(LLAMA31, RSLORA, id="rslora"),
+    pytest.param(EXTENDED, WITH_EMBEDDINGS, id="embeddings"),
+    pytest.param(EXTENDED, WITH_TABLES, id="adapters on the tables"),
+    pytest.param(EXTENDED, NEW_ROWS, id="new rows only"),
+    pytest.param({}, DORA, id="dora"),
+    pytest.param({"family": "mistral"}, UNEVEN, id="mistral"),
+    pytest.param({"family": "qwen2"}, WITH_EMBEDDINGS, id="qwen2"),
+    pytest.param({"family": "qwen3"}, DORA, id="qwen3, dora"),
+]
 TIED_EMBEDDINGS = LoraConfig(rank=4, alpha=2.0, modules_to_save=("embed_tokens",))
 
 
@@ -155,11 +175,14 @@ def test_a_sharded_export_is_the_same(bases: Any, tmp_path: Path, monkeypatch: p
     assert close(logits_of_directory(output), logits_of_torch(model))
 
 
-@pytest.mark.parametrize("lora", [UNEVEN, RSLORA, WITH_EMBEDDINGS], ids=["uneven", "rslora", "embeddings"])
-def test_merged_equals_unmerged_and_transformers_loads_it(bases: Any, tmp_path: Path, lora: LoraConfig) -> None:
-    run = Trained(bases(**LLAMA31), lora)
+@pytest.mark.parametrize(("changes", "lora"), VARIANTS)
+def test_merged_equals_unmerged_and_transformers_loads_it(
+    bases: Any, tmp_path: Path, changes: dict[str, Any], lora: LoraConfig
+) -> None:
+    run = Trained(bases(**changes), lora)
     unmerged, output = run.logits(), run.merged(tmp_path / "merged")
     assert np.abs(unmerged - logits_of_directory(run.base)).max() > 0.5  # the adapter does something
+    assert json_of(output, "config.json")["architectures"] == json_of(run.base, "config.json")["architectures"]
     assert close(unmerged, logits_of_directory(output))
     check_with_transformers(output, unmerged)
 
@@ -303,16 +326,16 @@ def load_with_peft(run: Trained, adapter: str) -> Any:
         warnings.simplefilter("error", UserWarning)  # PEFT only warns of keys that it misses
         model = peft.PeftModel.from_pretrained(model, adapter)
     saved = peft.utils.load_peft_weights(adapter, device="cpu")
-    assert saved.keys() == peft.get_peft_model_state_dict(model).keys()
+    assert saved.keys() == peft.get_peft_model_state_dict(model, save_embedding_layers=False).keys()
     result = peft.set_peft_model_state_dict(model, saved)
     assert not result.unexpected_keys
     assert not [key for key in result.missing_keys if "lora_" in key or "modules_to_save" in key]
     return model.eval()
 
 
-@pytest.mark.parametrize("lora", [UNEVEN, RSLORA, WITH_EMBEDDINGS], ids=["uneven", "rslora", "embeddings"])
-def test_peft_loads_the_adapter(bases: Any, tmp_path: Path, lora: LoraConfig) -> None:
-    run = Trained(bases(**LLAMA31), lora)
+@pytest.mark.parametrize(("changes", "lora"), VARIANTS)
+def test_peft_loads_the_adapter(bases: Any, tmp_path: Path, changes: dict[str, Any], lora: LoraConfig) -> None:
+    run = Trained(bases(**changes), lora)
     adapter, logits = run.peft(tmp_path / "peft"), run.logits()
     model = load_with_peft(run, adapter)
     assert close(logits, logits_of_torch(model))
@@ -432,9 +455,11 @@ def make_run(workdir: Path, run: Trained, *, random_init: bool = False) -> str:
     config.model.path, config.model.random_init, config.data.template = run.base, random_init, "turns"
     workdir.mkdir()
     (workdir / "config.json").write_text(json.dumps(as_json(config)))
-    with open_checkpointer(str(workdir), save_steps=0, save_total_limit=1) as checkpointer:
-        state = {"trainable": run.trained, "optimizer": {"count": np.asarray(7)}}
-        checkpointer.save(7, jax.tree.map(jnp.asarray, state), force=True)
+    with open_checkpointer(str(workdir), save_total_limit=1) as checkpointer:
+        for step, heldout_loss in ((3, 1.5), (7, 2.5)):  # the best, then the newest
+            trained = run.trained if step == 7 else {name: values * 0.5 for name, values in run.trained.items()}
+            state = jax.tree.map(jnp.asarray, {"trainable": trained, "optimizer": {"count": np.asarray(step)}})
+            save(checkpointer, step, state, heldout_loss=heldout_loss, about={})
     return str(workdir)
 
 
@@ -447,6 +472,18 @@ def test_a_run_is_exported_in_both_forms(bases: Any, tmp_path: Path) -> None:
     assert run.base in said and "embed_tokens, lm_head as modules_to_save, which vLLM and llama.cpp refuse" in said
     same_tensors(f"{tmp_path}/peft", run.peft(tmp_path / "expected adapter"))
     assert close(logits_of_directory(workdir), logits_of_directory(f"{tmp_path}/merged"))  # a run directory loads too
+
+
+def test_the_best_checkpoint_or_that_of_a_step_is_exported(bases: Any, tmp_path: Path) -> None:
+    run = Trained(bases(), UNEVEN)
+    workdir = make_run(tmp_path / "run", run)
+    run.trained = {name: values * 0.5 for name, values in run.trained.items()}
+    for step in ("best", "3"):
+        export_run(workdir, f"{tmp_path}/{step}", "merged", step)
+        same_tensors(f"{tmp_path}/{step}", run.merged(tmp_path / f"expected {step}"))
+    for step, message in (("5", "no checkpoint of step 5; there are 3, 7"), ("last", "--step=last: latest, best, or the number")):
+        with pytest.raises(UsageError, match=message):
+            export_run(workdir, f"{tmp_path}/out", "merged", step)
 
 
 def test_a_run_from_nothing_is_exported_without_its_base(base: Path, tmp_path: Path) -> None:

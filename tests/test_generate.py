@@ -19,7 +19,7 @@ from tests import tiny
 
 NEW = 10
 WORDS = tiny.sentences(1, words=40)[0].split(" ")
-PROMPTS = ["", WORDS[0], " ".join(WORDS[:4]), " ".join(WORDS[:36]), " ".join(WORDS[4:11])]
+PROMPTS = ["", WORDS[0], " ".join(WORDS[:4]), " ".join([*WORDS, *WORDS, *WORDS][:80]), " ".join(WORDS[4:11])]
 CHAT = "{{ bos_token }}{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end_of_turn|>{% endfor %}"
 CHAT += "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 
@@ -126,7 +126,7 @@ def test_a_prompt_is_a_users_turn_unless_raw(loaded: Loaded) -> None:
     same, plain = generate(loaded, [rendered, question], max_new_tokens=NEW, raw=True)
     assert chat.token_ids == same.token_ids != plain.token_ids
     assert (chat.prompt, other.prompt) == (question, WORDS[1])
-    untaught = dataclasses.replace(loaded, tokenizer=dataclasses.replace(loaded.tokenizer, template=None, _compiled=None))
+    untaught = dataclasses.replace(loaded, tokenizer=dataclasses.replace(loaded.tokenizer, template=None))
     with pytest.raises(UsageError, match="no chat template"):
         generate(untaught, [question], max_new_tokens=4)
 

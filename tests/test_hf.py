@@ -16,11 +16,12 @@ import transformers
 
 from alif_jax import UsageError
 from alif_jax.hf import load_params, read_model_config
-from alif_jax.load import load_model
+from alif_jax.load import check_turn_tokens, load_model
 from alif_jax.lora import LoraConfig
 from alif_jax.model import skeleton
 from alif_jax.safetensors import Checkpoint
 from alif_jax.sharding import MeshConfig, make_mesh
+from alif_jax.tokenizer import load_tokenizer
 from tests import tiny
 
 
@@ -46,9 +47,10 @@ def tensors_of(directory: str | Path) -> dict[str, torch.Tensor]:
     return {name: tensor for shard in shards for name, tensor in shard.items()}
 
 
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3"])
 @pytest.mark.parametrize("tied", [False, True])
-def test_loads_what_transformers_wrote(bases: Any, tied: bool) -> None:
-    directory = bases(tie_word_embeddings=tied)
+def test_loads_what_transformers_wrote(bases: Any, tied: bool, family: str) -> None:
+    directory = bases(family=family, tie_word_embeddings=tied)
     model = transformers.AutoModelForCausalLM.from_pretrained(directory)
     loaded = load_model(directory, one_device())
     expected = tiny.params_of(model, loaded.skeleton)
@@ -87,7 +89,46 @@ def test_only_the_rows_of_the_own_devices_are_read(bases: Any, monkeypatch: pyte
 
     monkeypatch.setattr(Checkpoint, "read", spy)
     load_params(directory, model, ("embed_tokens.embedding",), make_mesh(MeshConfig(fsdp=1, tensor=8)), config)
-    assert sorted(rows.indices(tiny.VOCAB)[:2] for _, rows in read) == [(i * 40, i * 40 + 40) for i in range(8)]
+    assert sorted(rows.indices(tiny.VOCAB)[:2] for _, rows in read) == [(i * 48, i * 48 + 48) for i in range(8)]
+
+
+def test_the_last_rows_of_a_table_and_what_pads_it(bases: Any) -> None:
+    """392 rows on a mesh of 512: zeros beyond; new rows are those from 384 on, on one device and on eight."""
+    directory = bases(vocab_size=392, original_vocab_size=384)
+    config = read_model_config(directory)
+    lora = LoraConfig(target_modules=(), modules_to_save=("embed_tokens", "lm_head"), new_rows_only=True)
+    model, weights = skeleton(config, lora), tensors_of(directory)
+    for mesh in (one_device(), make_mesh(MeshConfig(fsdp=2, tensor=4))):
+        names = ("embed_tokens.embedding", "lm_head.kernel", "embed_tokens.new_rows", "lm_head.new_rows")
+        params = {name: np.asarray(values) for name, values in load_params(directory, model, names, mesh, config).items()}
+        table, head = weights["model.embed_tokens.weight"].numpy(), weights["lm_head.weight"].numpy()
+        assert params["embed_tokens.embedding"].shape == (512, 64)
+        for name, expected in (("embed_tokens.embedding", table), ("lm_head.kernel", head)):
+            ours = params[name].T if name == "lm_head.kernel" else params[name]
+            np.testing.assert_array_equal(ours[:392], expected)
+            assert not ours[392:].any()
+        for name, expected in (("embed_tokens.new_rows", table), ("lm_head.new_rows", head)):
+            np.testing.assert_array_equal(params[name][:8], expected[384:])
+            assert params[name].shape == (128, 64) and not params[name][8:].any()
+
+
+@pytest.mark.parametrize("key", ["model.embed_tokens.weight", "lm_head.weight"])
+def test_a_turn_token_that_nobody_trained_is_named(base: Path, key: str) -> None:
+    """Its row is next to zero, as reserved tokens of base models are: frozen it can be neither read nor written."""
+    config, mesh = read_model_config(str(base)), one_device()
+
+    def check(lora: LoraConfig, template: str = "turns") -> None:
+        model = skeleton(config, lora)
+        frozen = load_params(str(base), model, model.frozen, mesh, config)
+        check_turn_tokens(load_tokenizer(str(base), template), lora, frozen, config, mesh)
+
+    check(LoraConfig())
+    turn_end = tiny.SPECIAL.index("<|end_of_turn|>")
+    change_tensors(base, **{key: tensors_of(base)[key].index_fill(0, torch.tensor([turn_end]), 1e-6)})
+    with pytest.raises(UsageError, match=rf"<\|end_of_turn\|>, whose row in {key.split('.')[-2]} was never trained .*=alpaca"):
+        check(LoraConfig())
+    check(LoraConfig(modules_to_save=("embed_tokens", "lm_head")))
+    check(LoraConfig(), "alpaca")
 
 
 def test_a_mesh_that_does_not_divide(bases: Any) -> None:
@@ -111,7 +152,7 @@ def change_tensors(directory: Path, **changes: torch.Tensor | None) -> None:
         ("model.layers.2.mlp.up_proj.weight", torch.zeros(96, 64), "is not of this architecture"),
         ("model.layers.0.self_attn.q_proj.bias", torch.zeros(96), "is not of this architecture"),
         ("model.layers.0.mlp.up_proj.weight", torch.zeros(64, 96), "has shape (64, 96), config.json implies (96, 64)"),
-        ("model.embed_tokens.weight", torch.zeros(328, 64), "has shape (328, 64), config.json implies (320, 64)"),
+        ("model.embed_tokens.weight", torch.zeros(392, 64), "has shape (392, 64), config.json implies (384, 64)"),
         ("model.layers.0.input_layernorm.weight", torch.zeros(64, 1), "has shape (64, 1), config.json implies (64,)"),
     ],
 )
@@ -154,10 +195,10 @@ def test_a_file_that_is_cut_off(base: Path, file: str) -> None:
 
 
 def test_a_tokenizer_larger_than_the_embedding(bases: Any) -> None:
-    directory = bases(vocab_size=312)
-    with pytest.raises(UsageError, match=f"{directory}: the tokenizer has ids up to 319, but the embedding has only 312 rows"):
+    directory = bases(vocab_size=376)
+    with pytest.raises(UsageError, match=f"{directory}: the tokenizer has ids up to 383, but the embedding has only 376 rows"):
         load_model(directory, one_device())
-    load_model(bases(vocab_size=328), one_device())  # rows that no token uses are usual
+    load_model(bases(vocab_size=392), one_device())  # rows that no token uses are usual
 
 
 def test_no_such_model(tmp_path: Path) -> None:

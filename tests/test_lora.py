@@ -1,6 +1,7 @@
 """LoRA: a fresh adapter changes nothing, a trained one does what PEFT does, and what is trained is what the config says."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +9,12 @@ import numpy as np
 import peft
 import pytest
 import torch
+from flax import nnx
 
 from alif_jax import UsageError
 from alif_jax.lora import PROJECTIONS, LoraConfig
-from alif_jax.model import ModelConfig, Params, Skeleton, random_params, skeleton
+from alif_jax.model import Params, Skeleton, random_params, skeleton
+from alif_jax.model_config import ModelConfig
 from alif_jax.optim import OptimConfig, optimizer
 from alif_jax.step import train_step
 from tests import tiny
@@ -53,36 +56,147 @@ def test_a_fresh_adapter_equals_the_base_bit_for_bit(tokens: jax.Array, dtype: t
 
 
 @pytest.mark.parametrize(
-    ("lora", "scale"),
+    ("lora", "scale", "family"),
     [
-        (LoraConfig(rank=4, alpha=24.0), 6.0),
-        (LoraConfig(rank=4, alpha=5.0, use_rslora=True, target_modules=("q_proj", "down_proj")), 2.5),
+        (LoraConfig(rank=4, alpha=24.0), 6.0, "llama"),
+        (LoraConfig(rank=4, alpha=5.0, use_rslora=True, target_modules=("q_proj", "down_proj")), 2.5, "llama"),
+        (LoraConfig(rank=4, alpha=8.0, target_modules=("k_proj", "embed_tokens", "lm_head")), 2.0, "llama"),
+        (LoraConfig(rank=4, alpha=12.0, use_dora=True), 3.0, "llama"),
+        (LoraConfig(rank=4, alpha=4.0, use_dora=True, target_modules=("[qkvo]_proj",)), 1.0, "qwen2"),
     ],
 )
-def test_a_trained_adapter_does_what_peft_does(tokens: jax.Array, lora: LoraConfig, scale: float) -> None:
+def test_a_trained_adapter_does_what_peft_does(tokens: jax.Array, lora: LoraConfig, scale: float, family: str) -> None:
+    """The same logits, and the same gradients of every trained parameter."""
     assert lora.scale() == scale
-    reference = tiny.hf_model(tiny.hf_config(initializer_range=0.1))
+    reference = tiny.hf_model(tiny.hf_config(family, initializer_range=0.1))
     config = ModelConfig.from_hf(reference.config.to_dict())
     model = skeleton(config, lora)
     params = tiny.params_of(reference, model)
-    base = np.asarray(logits(params, tokens, model=model))
     adapter = peft.LoraConfig(
-        r=lora.rank, lora_alpha=lora.alpha, use_rslora=lora.use_rslora, target_modules=list(lora.target_modules)
+        r=lora.rank, lora_alpha=lora.alpha, use_rslora=lora.use_rslora, use_dora=lora.use_dora, target_modules=list(lora.targets())
     )
     theirs = peft.get_peft_model(reference, adapter).eval()
-    weights = {name: weight for name, weight in theirs.named_parameters() if "lora_" in name}
-    for name, weight in weights.items():
-        if "lora_B" in name:
-            torch.nn.init.normal_(weight, std=0.1)
+    torch.manual_seed(1)
+    for name, weight in theirs.named_parameters():
+        if "lora_" in name:
+            weight.data = weight * 1.3 if "magnitude" in name else torch.randn_like(weight) * 0.1
+    params |= from_peft(theirs, model, lambda weight: weight)
+    targets = torch.tensor(np.asarray(tokens).astype(np.int64))
+    expected = theirs(targets).logits
+    torch.nn.functional.cross_entropy(expected.flatten(0, 1), targets.flatten()).backward()
+    gradients = from_peft(theirs, model, lambda weight: weight.grad)
+    with theirs.disable_adapter(), torch.no_grad():
+        assert (expected - theirs(targets).logits).abs().max() > 0.5
+
+    def loss(params: Params) -> jax.Array:
+        logp = jax.nn.log_softmax(logits(params, tokens, model=model))
+        return -jnp.mean(jnp.take_along_axis(logp, tokens[..., None], -1))
+
+    np.testing.assert_allclose(logits(params, tokens, model=model), expected.detach().numpy(), rtol=0, atol=2e-5)
+    ours = jax.grad(loss)(params)
+    for name, gradient in gradients.items():
+        assert np.abs(gradient).max() > 0, name
+        np.testing.assert_allclose(ours[name], gradient, rtol=0, atol=1e-4 * np.abs(gradient).max(), err_msg=name)
+
+
+def from_peft(theirs: Any, model: Skeleton, pick: Any) -> Params:
+    """`pick` of each of PEFT's trained weights under our names; all of them are used."""
+    weights = {name: pick(weight).detach().numpy() for name, weight in theirs.named_parameters() if "lora_" in name}
+    leaves = {
+        "lora_A": "lora_A.default.weight",
+        "lora_B": "lora_B.default.weight",
+        "lora_magnitude": "lora_magnitude_vector.default.weight",
+    }
+    embedding = {"lora_A": "lora_embedding_A.default", "lora_B": "lora_embedding_B.default"}
+    params = {}
     for name in model.trainable:
         module, leaf = name.removeprefix("layers.").rsplit(".", 1)
-        keys = [f"base_model.model.model.layers.{i}.{module}.{leaf}.default.weight" for i in range(2)]
-        params[name] = jnp.stack([weights.pop(key).detach().numpy().T for key in keys])
+        suffix = (embedding if module == "embed_tokens" else leaves)[leaf]
+        if name.startswith("layers."):
+            value = np.stack([weights.pop(f"base_model.model.model.layers.{i}.{module}.{suffix}") for i in range(2)])
+            params[name] = jnp.asarray(value if leaf == "lora_magnitude" else value.swapaxes(1, 2))
+        else:
+            value = weights.pop(f"base_model.model.{'' if module == 'lm_head' else 'model.'}{module}.{suffix}")
+            params[name] = jnp.asarray(value.T)
     assert not weights
-    with torch.no_grad():
-        expected = theirs(torch.tensor(np.asarray(tokens))).logits.numpy()
-    assert np.abs(expected - base).max() > 0.5
-    np.testing.assert_allclose(logits(params, tokens, model=model), expected, rtol=0, atol=1e-5)
+    return params
+
+
+def test_fresh_embedding_adapters_and_dora_change_nothing(tokens: jax.Array) -> None:
+    config, base_model = tiny.model_config(), skeleton(tiny.model_config(), NOTHING)
+    base_params = tiny.new_params(config, base_model)
+    expected = logits(base_params, tokens, model=base_model)
+    for lora in (LoraConfig(target_modules=("embed_tokens", "lm_head")), LoraConfig(use_dora=True)):
+        model = skeleton(config, lora)
+        fresh = random_params(config, lora, jax.random.key(1), model.trainable)
+        for name in fresh:
+            if name.endswith("magnitude"):
+                fresh[name] = jnp.linalg.norm(base_params[name.replace("lora_magnitude", "kernel")], axis=1)
+        np.testing.assert_allclose(logits(base_params | fresh, tokens, model=model), expected, rtol=0, atol=1e-5)
+        assert len(fresh) == (4 if "lm_head" in lora.target_modules else 21)
+
+
+def test_dropout_is_of_the_adapter_only_and_off_without_a_key(tokens: jax.Array) -> None:
+    """Its mean over many keys is the adapter without dropout; the base's part is never dropped."""
+    config, lora = tiny.model_config(num_hidden_layers=1), LoraConfig(rank=2, alpha=4.0, dropout=0.3, target_modules=("q_proj",))
+    model, plain = skeleton(config, lora), skeleton(config, LoraConfig(rank=2, alpha=4.0, target_modules=("q_proj",)))
+    params = tiny.new_params(config, model)
+    np.testing.assert_array_equal(logits(params, tokens, model=model), logits(params, tokens, model=plain))
+    linear = model.model(params).layers.self_attn.q_proj
+    graphdef, state = nnx.split(linear)
+    one_layer = nnx.merge(graphdef, jax.tree.map(lambda leaf: leaf[0], state))
+    x = jax.random.normal(jax.random.key(3), (4, config.hidden_size))
+    without = one_layer(x)
+    with_dropout = jax.vmap(lambda key: one_layer(x, key))(jax.random.split(jax.random.key(4), 4000))
+    assert np.std(with_dropout, axis=0).min() > 0
+    np.testing.assert_allclose(
+        np.mean(with_dropout, axis=0), without, atol=6 * float(np.std(with_dropout, axis=0).max()) / 4000**0.5
+    )
+    kept = jax.random.bernoulli(jax.random.key(5), 0.7, x.shape)
+    a, b = params["layers.self_attn.q_proj.lora_A"][0], params["layers.self_attn.q_proj.lora_B"][0]
+    expected = x @ params["layers.self_attn.q_proj.kernel"][0] + 2.0 * (np.where(kept, x / 0.7, 0) @ a @ b)
+    np.testing.assert_allclose(one_layer(x, jax.random.key(5)), expected, atol=1e-4)
+
+
+def test_dropout_differs_by_layer_projection_microbatch_and_not_by_remat() -> None:
+    """With all layers and microbatches alike, a shared mask would show as equal gradients."""
+    config = tiny.model_config()
+    lora = LoraConfig(rank=2, dropout=0.5)
+    batch = tiny.random_batch(rows=2, length=16, accumulation=2)
+    batch = {name: np.stack([array[0]] * 2) for name, array in batch.items()}
+    results = []
+    for remat in ("none", "full"):
+        model = skeleton(config, lora, remat=remat)
+        params = tiny.new_params(config, model)
+        trainable, frozen = ({name: params[name] for name in names} for names in (model.trainable, model.frozen))
+        tx = optimizer(OptimConfig(learning_rate=0.01), steps=1)
+        step = jax.jit(partial(train_step, model=model, tx=tx, chunk=16))
+        key = jax.random.key(0)
+        results.append(
+            [float(step(trainable, tx.init(trainable), frozen, batch, k)[2]["loss"]) for k in (key, key, jax.random.key(1), None)]
+        )
+    (first, again, other, off), with_remat = results
+    assert first == again and len({first, other, off}) == 3
+    np.testing.assert_allclose(with_remat, results[0], rtol=1e-6)
+    one = {name: array[:1] for name, array in batch.items()}
+    alone = [float(step(trainable, tx.init(trainable), frozen, one, k)[2]["loss"]) for k in jax.random.split(jax.random.key(0), 2)]
+    assert alone[0] != alone[1]
+
+
+def test_a_step_that_is_not_finite_changes_nothing() -> None:
+    config, lora = tiny.model_config(), LoraConfig(rank=2)
+    model = skeleton(config, lora)
+    params = tiny.new_params(config, model)
+    trainable, frozen = ({name: params[name] for name in names} for names in (model.trainable, model.frozen))
+    tx = optimizer(OptimConfig(learning_rate=0.01), steps=1)
+    state = tx.init(trainable)
+    poisoned = frozen | {"norm.scale": frozen["norm.scale"].at[3].set(jnp.nan)}
+    after, new_state, metrics = jax.jit(partial(train_step, model=model, tx=tx, chunk=16))(
+        trainable, state, poisoned, tiny.random_batch(rows=2, length=16)
+    )
+    assert np.isnan(metrics["loss"])
+    for one, other in ((after, trainable), (new_state, state)):
+        jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
 def adapters(*modules: str) -> set[str]:
@@ -133,11 +247,49 @@ def test_a_step_trains_every_trainable_and_nothing_else() -> None:
         assert not np.array_equal(values, trainable[name]), name
 
 
+def test_only_the_new_rows_are_trained_and_they_are_the_tables_last_rows() -> None:
+    """As training both tables in full with the gradient of every old row set to zero; with the state of the new rows alone."""
+    config = tiny.model_config(vocab_size=300, original_vocab_size=290)
+    lora = LoraConfig(rank=2, target_modules=(), modules_to_save=("embed_tokens", "lm_head"), new_rows_only=True)
+    model = skeleton(config, lora)
+    assert {name: model.shapes[name].shape for name in model.trainable} == {
+        "embed_tokens.new_rows": (384 - 290, 64), "lm_head.new_rows": (384 - 290, 64),
+    }  # fmt: skip
+    params = tiny.new_params(config, model)
+    batch = tiny.random_batch(rows=4, length=16, vocab=300)
+    batch["tokens"][0, 0, :4] = batch["targets"][0, 1, :4] = [290, 291, 299, 295]
+    whole = skeleton(config, LoraConfig(target_modules=(), modules_to_save=("embed_tokens", "lm_head")))
+    tables = {
+        "embed_tokens.embedding": params["embed_tokens.embedding"].at[290:].set(params["embed_tokens.new_rows"]),
+        "lm_head.kernel": params["lm_head.kernel"].at[:, 290:].set(params["lm_head.new_rows"].T),
+    }
+    tx = optimizer(OptimConfig(learning_rate=0.01, max_grad_norm=0), steps=3)
+
+    def after(model: Skeleton, params: Params) -> Params:
+        trainable, frozen = ({name: params[name] for name in names} for names in (model.trainable, model.frozen))
+        step = jax.jit(partial(train_step, model=model, tx=tx, chunk=16))
+        return step(trainable, tx.init(trainable), frozen, batch)[0]
+
+    ours, theirs = after(model, params), after(whole, params | tables)
+    assert not np.allclose(ours["embed_tokens.new_rows"], params["embed_tokens.new_rows"])
+    np.testing.assert_allclose(ours["embed_tokens.new_rows"], theirs["embed_tokens.embedding"][290:], atol=1e-5)
+    np.testing.assert_allclose(ours["lm_head.new_rows"], theirs["lm_head.kernel"][:, 290:].T, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("lora", "message"),
     [
-        (LoraConfig(target_modules=("q_proj", "qkv_proj")), "lora.target_modules: qkv_proj is not one of q_proj, k_proj"),
-        (LoraConfig(target_modules=("lm_head",)), "lora.target_modules: lm_head is not one of"),
+        (
+            LoraConfig(target_modules=("q_proj", "qkv_proj")),
+            "lora.target_modules: 'qkv_proj' matches nothing; there are q_proj, k_proj",
+        ),
+        (LoraConfig(target_modules=("p_proj",)), "'p_proj' matches nothing"),  # a published recipe's misspelt q_proj
+        (LoraConfig(target_modules=("(q_proj",)), r"'\(q_proj' is not a regular expression"),
+        (LoraConfig(target_modules=(r"model\.layers\.[0-3]\..*",)), "matches q_proj in some layers only"),
+        (LoraConfig(target_modules=("lm_head",), modules_to_save=("lm_head",)), "lm_head is in target_modules and modules_to_save"),
+        (LoraConfig(dropout=1.0), "lora.dropout=1.0: at least 0 and below 1"),
+        (LoraConfig(use_dora=True, target_modules=("q_proj", "lm_head")), "lora.use_dora: of the seven projections only"),
+        (LoraConfig(new_rows_only=True), "lora.new_rows_only: of which tables"),
         (LoraConfig(modules_to_save=("norm",)), "lora.modules_to_save: norm is not one of embed_tokens, lm_head"),
         (LoraConfig(rank=0), "lora.rank=0: a positive number"),
         (LoraConfig(rank=-1, full=True), "lora.rank=-1"),
@@ -154,6 +306,35 @@ def test_good_configs_pass(lora: LoraConfig) -> None:
     lora.validate()
 
 
-def test_a_tied_head_cannot_be_saved_alone() -> None:
-    with pytest.raises(UsageError, match="tied to its embeddings; list embed_tokens alone"):
-        skeleton(tiny.model_config(tie_word_embeddings=True), LoraConfig(modules_to_save=("lm_head",)))
+@pytest.mark.parametrize(
+    ("patterns", "modules"),
+    [
+        (("all-linear",), PROJECTIONS),
+        ((".*_proj",), PROJECTIONS),
+        (("[qv]_proj", "lm_head"), ("q_proj", "v_proj", "lm_head")),
+        ((r".*self_attn\..*",), PROJECTIONS[:4]),
+        ((r"model\.layers\.\d+\.mlp\.(gate|up)_proj",), ("gate_proj", "up_proj")),
+        (("lm_head", "q_proj", "embed_tokens"), ("q_proj", "embed_tokens", "lm_head")),
+    ],
+)
+def test_targets_by_name_or_regular_expression(patterns: tuple[str, ...], modules: tuple[str, ...]) -> None:
+    assert LoraConfig(target_modules=patterns).targets() == modules
+
+
+TIED = {"tie_word_embeddings": True}
+
+
+@pytest.mark.parametrize(
+    ("changes", "lora", "quantization", "message"),
+    [
+        (TIED, LoraConfig(modules_to_save=("lm_head",)), "", "tied to its embeddings; list embed_tokens alone"),
+        (TIED, LoraConfig(target_modules=("embed_tokens",)), "", "embed_tokens of this model are tied"),
+        ({}, LoraConfig(modules_to_save=("lm_head",), new_rows_only=True), "", "this base has no new rows"),
+        ({}, LoraConfig(use_dora=True), "int8", "DoRA would divide by the norm of rounded weights"),
+        ({}, LoraConfig(full=True), "nf4", "lora.full=True trains the weights themselves"),
+        ({}, LoraConfig(), "int3", "model.quantization='int3' is not one of int8, nf4"),
+    ],
+)
+def test_what_a_model_cannot_train(changes: dict[str, Any], lora: LoraConfig, quantization: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        skeleton(tiny.model_config(**changes), lora, quantization=quantization)

@@ -13,11 +13,12 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from alif_jax import UsageError
 from alif_jax.lora import LoraConfig
 from alif_jax.loss import token_losses
-from alif_jax.model import Cache, ModelConfig, Params, RopeScaling, Skeleton, empty_cache, rope_frequencies, skeleton
+from alif_jax.model import Cache, Params, Skeleton, empty_cache, rope_frequencies, skeleton
+from alif_jax.model_config import ModelConfig, RopeScaling
 from tests import tiny
 
 NOTHING = LoraConfig(rank=0, target_modules=())
-LLAMA31 = {"rope_parameters": {"rope_theta": 500_000.0, **tiny.LLAMA31_ROPE}, "max_position_embeddings": 131_072}
+LLAMA31: dict[str, Any] = {"rope_parameters": {"rope_theta": 500_000.0, **tiny.LLAMA31_ROPE}, "max_position_embeddings": 131_072}
 
 
 @partial(jax.jit, static_argnames="model")
@@ -51,6 +52,11 @@ def random_tokens(rows: int, length: int) -> np.ndarray:
         pytest.param({"tie_word_embeddings": True, "num_key_value_heads": 1}, id="tied, one key head"),
         pytest.param({"num_key_value_heads": 4, "head_dim": None, "rms_norm_eps": 1e-2}, id="a key head a query head"),
         pytest.param(LLAMA31 | {"num_hidden_layers": 3}, id="llama 3.1 rope"),
+        pytest.param({"family": "mistral"}, id="mistral"),
+        pytest.param({"family": "qwen2"}, id="qwen2: biases"),
+        pytest.param({"family": "qwen2", "tie_word_embeddings": True}, id="qwen2, tied"),
+        pytest.param({"family": "qwen3", "rope_theta": 1e6}, id="qwen3: norms of q and k"),
+        pytest.param({"family": "qwen3", "tie_word_embeddings": True}, id="qwen3, tied"),
     ],
 )
 def test_logits_are_transformers(changes: dict[str, Any]) -> None:
@@ -203,7 +209,7 @@ def test_both_forms_of_config_give_llama_31_8b() -> None:
     expected = ModelConfig(
         vocab_size=128_256, hidden_size=4096, intermediate_size=14_336, num_hidden_layers=32, num_attention_heads=32,
         num_key_value_heads=8, head_dim=128, rms_norm_eps=1e-5, rope_theta=500_000.0, tie_word_embeddings=False,
-        initializer_range=0.02,
+        initializer_range=0.02, max_position_embeddings=131_072, qkv_bias=False, qk_norm=False, original_vocab_size=None,
         rope_scaling=RopeScaling(
             factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=8192
         ),
@@ -216,7 +222,8 @@ def test_both_forms_of_config_give_llama_31_8b() -> None:
 
 
 def test_what_old_configs_leave_out() -> None:
-    config = ModelConfig.from_hf(without("num_key_value_heads", "tie_word_embeddings", rope_theta=10_000, rope_scaling=None))
+    """Llama 2's has no rope_theta: transformers' default is meant."""
+    config = ModelConfig.from_hf(without("num_key_value_heads", "tie_word_embeddings", "rope_theta", rope_scaling=None))
     assert (config.num_key_value_heads, config.head_dim) == (32, 128)
     assert (config.rope_theta, config.rope_scaling, config.tie_word_embeddings) == (10_000.0, None, False)
 
@@ -224,14 +231,21 @@ def test_what_old_configs_leave_out() -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (without(model_type="qwen2"), "model_type='qwen2' is not implemented; implemented: 'llama'"),
+        (without(model_type="gemma3"), "model_type='gemma3' is not implemented; implemented: llama, mistral, qwen2, qwen3"),
+        (without(model_type="mistral", sliding_window=4096), "sliding_window=4096 is not implemented"),
+        (without("attention_bias", model_type="qwen2", sliding_window=4096, use_sliding_window=True), "sliding_window=4096"),
+        (without(layer_types=["full_attention", "sliding_attention"]), "layer_types has 'sliding_attention'"),
+        (without(quantization_config={"quant_method": "gptq"}), "quantization_config=.*is not implemented"),
+        (without(partial_rotary_factor=0.5), "partial_rotary_factor=0.5 is not implemented"),
+        (without(attention_dropout=0.1), "attention_dropout=0.1 is not implemented"),
+        (without(model_type="qwen3", attention_bias=True), "attention_bias=True is not implemented"),
+        (without(model_type="qwen2", attention_bias=False), "attention_bias=False is not implemented"),
         (without("model_type"), "model_type=None is not implemented"),
         (without(hidden_act="gelu"), "hidden_act='gelu' is not implemented; implemented: 'silu'"),
         (without(attention_bias=True), "attention_bias=True is not implemented"),
         (without(mlp_bias=True), "mlp_bias=True is not implemented"),
         (without(rope_scaling={"rope_type": "yarn", "factor": 4.0}), "rope_type='yarn' is not implemented"),
         (without(rope_scaling={"type": "linear", "factor": 4.0}), "rope_type='linear' is not implemented"),
-        (without("rope_theta"), "neither rope_theta nor rope_parameters.rope_theta"),
         (without("hidden_size", "rms_norm_eps"), "missing: hidden_size, rms_norm_eps"),
         (without(rope_scaling={"rope_type": "llama3", "factor": 8.0}), "low_freq_factor"),
     ],
@@ -239,6 +253,53 @@ def test_what_old_configs_leave_out() -> None:
 def test_config_errors_name_the_key(config: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         ModelConfig.from_hf(config)
+
+
+WINDOWS = {"sliding_window": 32_768, "max_window_layers": 28}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        without(model_type="mistral", sliding_window=None),
+        without(model_type="mistral", sliding_window=131_072),  # no position is beyond it
+        without("attention_bias", model_type="qwen2", use_sliding_window=False, **WINDOWS),
+        without("attention_bias", model_type="qwen3", use_sliding_window=False, layer_types=["full_attention"] * 32, **WINDOWS),
+    ],
+)
+def test_a_window_that_is_written_but_not_used(config: dict[str, Any]) -> None:
+    parsed = ModelConfig.from_hf(config)
+    assert (parsed.qkv_bias, parsed.qk_norm) == (config["model_type"] == "qwen2", config["model_type"] == "qwen3")
+
+
+def test_a_vocabulary_that_no_mesh_divides_is_padded_and_never_seen() -> None:
+    """Logits of the padding are −∞; those of the vocabulary, loss and gradients are those without padding."""
+    config = tiny.model_config(vocab_size=301)
+    assert config.padded_vocab_size == 384
+    lora = LoraConfig(rank=2, modules_to_save=("embed_tokens", "lm_head"))
+    model = skeleton(config, lora)
+    params = tiny.new_params(config, model)
+    assert params["lm_head.kernel"].shape == (64, 384)
+    tokens = random_tokens(2, 16) % 301
+    ids, ones = jnp.asarray(tokens), jnp.ones(tokens.shape, jnp.int32)
+    positions = jnp.broadcast_to(jnp.arange(16), tokens.shape)
+    logits = ours(model, params, tokens)
+    assert np.isneginf(logits[..., 301:]).all()
+    embedded = np.asarray(params["lm_head.kernel"])[:, :301]
+    hidden = model.model(params)(ids, positions_BL=positions, segment_ids_BL=ones)[0]
+    np.testing.assert_allclose(logits[..., :301], np.asarray(hidden) @ embedded, atol=1e-4)
+
+    def loss(params: Params) -> jax.Array:
+        llama = model.model(params)
+        hidden, _ = llama(ids, positions_BL=positions, segment_ids_BL=ones)
+        return jnp.sum(token_losses(llama.logits, hidden, ids, chunk=8))
+
+    value, gradients = jax.value_and_grad(loss)(params)
+    logp = jax.nn.log_softmax(logits[..., :301])
+    np.testing.assert_allclose(value, -np.take_along_axis(np.asarray(logp), tokens[..., None], -1).sum(), rtol=1e-5)
+    for name, padding in (("lm_head.kernel", np.s_[:, 301:]), ("embed_tokens.embedding", np.s_[301:])):
+        gradient = np.asarray(gradients[name])
+        assert np.isfinite(gradient).all() and gradient.any() and not gradient[padding].any()
 
 
 def test_unknown_remat() -> None:

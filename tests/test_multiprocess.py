@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alif_jax.checkpoint import load_trainables
+from alif_jax.checkpoint import latest_step, load_trainables
 from tests import tiny
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,6 +23,8 @@ from tests.test_train import config
 def get_config(arg=""):
     recipe = config(Path({place!r}))
     recipe.max_steps = int(arg)
+    recipe.num_samples, recipe.sample_max_new_tokens = (2 if arg == "2" else 0), 4  # by two processes
+    recipe.lora.dropout = 0.1
     recipe.optim.learning_rate = 1e-3
     recipe.optim.lr_scheduler_type = "constant"  # so that a run may be continued for longer than it was planned
     return recipe
@@ -79,9 +81,29 @@ def test_two_processes_equal_one_and_change_hands(place: Path) -> None:
     assert [row["step"] for row in changing] == [1, 2, 3, 4, 5, 6]  # one metrics.jsonl, each step once
     np.testing.assert_allclose([row["loss"] for row in changing], [row["loss"] for row in one], rtol=2e-6)
     np.testing.assert_allclose(changing[-1]["heldout_loss"], one[-1]["heldout_loss"], rtol=2e-6)
+    assert changing[1]["sample_stop_rate"] in (0, 0.5, 1)
     a, b = load_trainables(str(place / "one")), load_trainables(str(place / "changing"))
     for name in a:
         np.testing.assert_allclose(a[name], b[name], atol=1e-5, err_msg=name)
+
+
+@pytest.mark.slow
+def test_sigterm_to_one_of_two_processes_stops_both(place: Path) -> None:
+    """They agree on the step, save it together, and one process of all 8 devices goes on from it."""
+    port = free_port()
+    both = [start(place, "preempted", processes=2, index=i, port=port, steps=100_000) for i in range(2)]
+    metrics = place / "preempted" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and metrics.read_text().count("\n") >= 2) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    subprocess.run(["kill", "-TERM", str(both[1].pid)], check=True)
+    for process in both:
+        output, _ = process.communicate(timeout=90)
+        assert process.returncode == 75, output
+    done = latest_step(str(place / "preempted"))
+    assert done is not None and done == rows(place / "preempted")[-1]["step"]
+    run(place, "preempted", processes=1, steps=done + 1)
+    assert [row["step"] for row in rows(place / "preempted")] == list(range(1, done + 2))
 
 
 def test_a_process_whose_peer_is_killed_ends(place: Path) -> None:

@@ -1,35 +1,50 @@
 """Packing: every example once an epoch, any step at once, and the same loss and gradients as without packing."""
 
+import dataclasses
+import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache, partial
+from typing import Any
 
 import jax
 import numpy as np
 import optax
 import pytest
 
-from alif_jax.data.pack import Batch, Batches, Plan, fill_row, plan_rows, shuffled
-from alif_jax.data.template import Examples
+from alif_jax.data import pack
+from alif_jax.data.cache import Source
+from alif_jax.data.fit import Examples, fit_rows
+from alif_jax.data.mixture import shuffled
+from alif_jax.data.pack import Batch, Batches, Plan, fill_row, plan_rows, prefetch, rows_needed
+from alif_jax.data.template import FLAG_RESPONSE, FLAG_TRAINED, DataConfig
 from alif_jax.lora import LoraConfig
 from alif_jax.model import Params, Skeleton, skeleton
 from alif_jax.step import train_step
 from tests import tiny
 
+LIMIT = 1 << 40  # no example is longer
 
-def examples_of(lengths: np.ndarray | list[int], seed: int = 0) -> Examples:
-    """Random tokens, each with its own mask; the first token of an example may be marked too, which means nothing."""
+
+def source_of(lengths: np.ndarray | list[int], seed: int = 0, name: str = "s") -> Source:
+    """Random tokens, each with its own mask; a record's first token may be marked too, which means nothing, and its last one is."""
     rng = np.random.default_rng(seed)
     n, total = len(lengths), int(np.sum(lengths))
-    return Examples(
-        tokens=rng.integers(1, tiny.VOCAB, total).astype(np.int32),
-        trained=rng.random(total) < 0.6,
-        offsets=np.cumsum([0, *lengths], dtype=np.int64),
-        text_bytes=np.ones(n, np.int64),
-        ids=[str(i) for i in range(n)],
-        groups=[{"source": "s", "task": "t", "language": "ur"}] * n,
-        shortened={},
-    )
+    offsets = np.cumsum([0, *lengths], dtype=np.int64)
+    flags = FLAG_TRAINED * (rng.random(total) < 0.6).astype(np.uint8) | np.uint8(FLAG_RESPONSE)
+    flags[offsets[1:] - 1] |= FLAG_TRAINED
+    return Source(
+        name=name, split="train", hash=name,
+        tokens=rng.integers(1, tiny.VOCAB, total).astype(np.int32), flags=flags, offsets=offsets,
+        text_bytes=np.ones(n, np.int64), codes=np.zeros(n, np.int32), documents=np.zeros(n, bool),
+        ids=np.asarray([f"{name}{i}".encode() for i in range(n)], "S16"),
+        groups=[{"source": name, "task": "t", "language": "ur"}],
+    )  # fmt: skip
+
+
+def examples_of(*sources: Source) -> Examples:
+    return fit_rows(sources, DataConfig(sequence_length=LIMIT))
 
 
 def realistic_lengths(n: int, limit: int = 2048, seed: int = 0) -> np.ndarray:
@@ -134,9 +149,8 @@ def test_shuffles_are_fixed_for_ever() -> None:
 
 
 def test_fill_rows_worked_example() -> None:
-    examples = examples_of([3, 2])
-    examples = Examples(**{**vars(examples), "tokens": np.asarray([7, 8, 9, 4, 5]), "trained": np.asarray([0, 1, 1, 0, 1], bool)})
-    row = {name: values.tolist() for name, values in fill_row(examples, np.asarray([0, 1]), 6).items()}
+    source = dataclasses.replace(source_of([3, 2]), tokens=np.asarray([7, 8, 9, 4, 5]), flags=np.asarray([0, 1, 1, 0, 1], np.uint8))
+    row = {name: values.tolist() for name, values in fill_row(examples_of(source), np.asarray([0, 1]), 6).items()}
     assert row == {
         "tokens": [7, 8, 9, 4, 5, 0], "targets": [8, 9, 0, 5, 0, 0], "loss_mask": [1, 1, 0, 1, 0, 0],
         "segment_ids": [1, 1, 1, 2, 2, 0], "positions": [0, 1, 2, 0, 1, 0],
@@ -144,7 +158,7 @@ def test_fill_rows_worked_example() -> None:
 
 
 def test_dtypes_and_shapes() -> None:
-    batch = Batches(examples_of([3, 4, 5, 6]), 8, batch_size=4, accumulation=2, seed=0).batch_at(0)
+    batch = Batches(examples_of(source_of([3, 4, 5, 6])), 8, batch_size=4, accumulation=2, seed=0).batch_at(0)
     assert {name: (values.shape, values.dtype) for name, values in batch.items()} == {
         name: ((2, 2, 8), np.dtype(np.float32 if name == "loss_mask" else np.int32))
         for name in ("tokens", "targets", "loss_mask", "segment_ids", "positions")
@@ -170,26 +184,23 @@ def contents(batch: Batch) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
 @pytest.mark.parametrize("packing", [True, False])
 @pytest.mark.parametrize("batch_size", [1, 7])
 def test_no_example_lost_or_doubled_in_an_epoch(packing: bool, batch_size: int) -> None:
-    examples = examples_of(np.random.default_rng(0).integers(2, 33, 61))
+    examples = examples_of(source_of(np.random.default_rng(0).integers(2, 33, 61)))
     expected: Counter[tuple[tuple[int, ...], tuple[int, ...]]] = Counter()
-    for begin, end in zip(examples.offsets, examples.offsets[1:], strict=False):
-        tokens = examples.tokens[begin:end]
-        expected[(tuple(tokens.tolist()), tuple(tokens[1:][examples.trained[begin + 1 : end]].tolist()))] += 1
+    for tokens, flags in map(examples.tokens_of, range(len(examples))):
+        expected[(tuple(tokens.tolist()), tuple(tokens[1:][flags[1:] & FLAG_TRAINED > 0].tolist()))] += 1
     batches = Batches(examples, 32, batch_size, epochs=3, seed=5, packing=packing)
     rows = [contents({name: values[:, r : r + 1] for name, values in batches.batch_at(step).items()})
             for step in range(batches.steps) for r in range(batch_size)]  # fmt: skip
-    used = [row for row in rows if row]
-    assert rows == used + [[]] * (len(rows) - len(used)) and len(rows) - len(used) < batch_size  # empty rows at the very end
-    at = 0
+    size = batches.rows_per_epoch
+    assert 3 * size <= len(rows) < 3 * size + batch_size and not any(rows[3 * size :])  # the last batch is filled up
     for epoch in range(3):  # an epoch's rows follow each other, also where a batch holds the end of one and the start of the next
-        of_epoch = used[at : at + len(batches.plan(epoch))]
+        of_epoch = rows[epoch * size : (epoch + 1) * size]
         assert Counter(segment for row in of_epoch for segment in row) == expected
-        at += len(of_epoch)
-    assert at == len(used)
+        assert of_epoch == [row for row in of_epoch if row] + [row for row in of_epoch if not row]
 
 
 def test_the_last_batch_is_filled_with_empty_rows() -> None:
-    batches = Batches(examples_of([8] * 5), 8, batch_size=4, seed=0)
+    batches = Batches(examples_of(source_of([8] * 5)), 8, batch_size=4, seed=0)
     assert batches.steps == 2
     last = batches.batch_at(1)
     assert (last["segment_ids"][0].max(axis=1) > 0).tolist() == [True, False, False, False]
@@ -198,7 +209,7 @@ def test_the_last_batch_is_filled_with_empty_rows() -> None:
 
 
 def test_members_are_the_segments() -> None:
-    examples = examples_of(np.random.default_rng(0).integers(2, 20, 40))
+    examples = examples_of(source_of(np.random.default_rng(0).integers(2, 20, 40)))
     batches = Batches(examples, 32, batch_size=3, epochs=2, seed=1)
     for step in range(batches.steps):
         batch = batches.batch_at(step)
@@ -206,7 +217,8 @@ def test_members_are_the_segments() -> None:
             assert batch["segment_ids"][0, row].max() == len(members)
             for segment, i in enumerate(members, start=1):
                 tokens = batch["tokens"][0, row][batch["segment_ids"][0, row] == segment]
-                assert np.array_equal(tokens, examples.tokens[examples.offsets[i] : examples.offsets[i + 1]])
+                assert np.array_equal(tokens, examples.tokens_of(int(i))[0])
+        assert batches.ids_at(step) == [f"s{i}" for members in batches.members_at(step) for i in members]
 
 
 def same(a: Batch, b: Batch) -> bool:
@@ -214,7 +226,7 @@ def same(a: Batch, b: Batch) -> bool:
 
 
 def test_any_step_in_any_order_from_a_new_object() -> None:
-    examples = examples_of(np.random.default_rng(0).integers(2, 33, 50))
+    examples = examples_of(source_of(np.random.default_rng(0).integers(2, 33, 50)))
     make = partial(Batches, examples, 32, batch_size=6, accumulation=2, epochs=5, seed=11)
     batches = make()
     in_order = [batches.batch_at(step) for step in range(batches.steps)]
@@ -228,17 +240,109 @@ def test_any_step_in_any_order_from_a_new_object() -> None:
 
 
 def test_accumulation_only_groups_the_rows() -> None:
-    examples = examples_of(np.random.default_rng(0).integers(2, 33, 50))
+    examples = examples_of(source_of(np.random.default_rng(0).integers(2, 33, 50)))
     flat = Batches(examples, 32, batch_size=8, seed=1).batch_at(1)
     grouped = Batches(examples, 32, batch_size=8, accumulation=4, seed=1).batch_at(1)
     assert all(np.array_equal(flat[name].reshape(4, 2, 32), grouped[name]) for name in flat)
 
 
-def test_as_many_epochs_as_the_steps_need() -> None:
-    """`max_steps` asks for epochs without end: a later step must not plan all of them."""
-    batches = Batches(examples_of([5, 6, 7]), 8, batch_size=2, epochs=10**9, seed=0)
-    assert [len(members) for members in batches.members_at(300)] == [1, 1]
+def test_a_run_of_so_many_steps_has_epochs_without_end() -> None:
+    batches = Batches(examples_of(source_of([5, 6, 7])), 8, batch_size=2, max_steps=400, seed=0)
+    assert batches.steps == 400 and [len(members) for members in batches.members_at(300)] == [1, 1]
     assert len(batches._plans) <= 2
+
+
+def test_a_far_step_plans_no_more_than_a_near_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At 200,000 steps the batch of step 150,000 costs what that of step 1 costs: one epoch's plan, whatever comes before."""
+    calls: list[int] = []
+
+    def counted(*args: Any, **kwargs: Any) -> Plan:
+        calls.append(kwargs["epoch"])
+        return plan_rows(*args, **kwargs)
+
+    monkeypatch.setattr(pack, "plan_rows", counted)
+    examples = examples_of(source_of(realistic_lengths(500)))
+    for weights in ((), (1.0,)):
+        for step in (1, 150_000):
+            calls.clear()
+            batches = Batches(examples, 2048, batch_size=4, max_steps=200_000, seed=0, weights=weights)
+            batches.batch_at(step)
+            first, last = 4 * step // batches.rows_per_epoch, (4 * step + 3) // batches.rows_per_epoch
+            assert calls == list(range(first, last + 1)) and len(calls) <= 2
+
+
+def test_rows_needed_is_what_best_fit_decreasing_makes() -> None:
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        n = int(rng.integers(1, 400))
+        for lengths in (realistic_lengths(n, 256, seed), rng.integers(1, 65, n), rng.integers(1, 5, n), np.full(n, 64)):
+            for row_length in (256, 257):
+                rows: list[int] = []  # room of each; the fullest that has room is the one with the least
+                for length in sorted(lengths.tolist(), reverse=True):
+                    fits = [row for row, room in enumerate(rows) if room >= length]
+                    row = min(fits, key=rows.__getitem__) if fits else len(rows)
+                    rows += [row_length] * (not fits)
+                    rows[row] -= length
+                assert rows_needed(lengths, row_length) == len(rows)
+
+
+def test_every_epoch_has_the_same_number_of_rows() -> None:
+    for n in (1, 3, 40, 2500):
+        lengths = realistic_lengths(n)
+        examples = examples_of(source_of(lengths))
+        batches = Batches(examples, 2048, batch_size=4, epochs=7, seed=1)
+        assert rows_needed(lengths, 2048) <= batches.rows_per_epoch <= rows_needed(lengths, 2048) * 1.001
+        for epoch in range(7):
+            plan = batches.plan(epoch)
+            assert len(plan) == batches.rows_per_epoch and plan.left_out == 0 and sorted(plan.order.tolist()) == list(range(n))
+            assert all(lengths[plan.row(r)].sum() <= 2048 for r in range(len(plan)))
+
+
+def test_too_few_rows_leave_examples_out_and_count_them() -> None:
+    lengths = realistic_lengths(300)
+    plan = plan_rows(lengths, 2048, seed=0, epoch=2, rows=rows_needed(lengths, 2048) - 3)
+    assert len(plan) == rows_needed(lengths, 2048) - 3 and plan.left_out == 300 - len(plan.order) > 0
+    assert len(set(plan.order.tolist())) == len(plan.order)
+
+
+def test_stats_of_the_first_epoch() -> None:
+    examples = examples_of(source_of([8, 5, 3, 4]))
+    batches = Batches(examples, 8, batch_size=2, seed=0)
+    trained = int(examples.trained.sum())
+    assert batches.stats() == {"rows": 3, "examples": 4, "tokens": 20, "trained": trained, "fill": 20 / 24, "left_out": 0}
+
+
+def test_prefetch_gives_the_batches_in_order() -> None:
+    batches = Batches(examples_of(source_of(realistic_lengths(200, 32))), 32, batch_size=4, epochs=2, seed=0)
+    found = list(prefetch(batches, 3, batches.steps))
+    assert [step for step, _ in found] == list(range(3, batches.steps)) and len(found) > 10
+    assert all(same(batch, batches.batch_at(step)) for step, batch in found)
+    assert list(prefetch(batches, 5, 5)) == []
+
+
+def test_prefetch_is_bounded_raises_and_closes() -> None:
+    made: list[int] = []
+
+    class Failing:
+        def batch_at(self, step: int) -> Batch:
+            made.append(step)
+            if step == 4:
+                raise FloatingPointError("step 4")
+            return {}
+
+    def threads() -> int:
+        return sum(thread.name.startswith("prefetch") for thread in threading.enumerate())
+
+    batches = prefetch(Failing(), 0, 100)  # type: ignore[arg-type]
+    assert [next(batches)[0] for _ in range(2)] == [0, 1]
+    time.sleep(0.05)
+    assert made == [0, 1, 2, 3] and threads() == 1
+    batches.close()  # type: ignore[attr-defined]
+    assert threads() == 0
+    with pytest.raises(FloatingPointError, match="step 4"):
+        for step, _ in prefetch(Failing(), 2, 100):  # type: ignore[arg-type]
+            assert step < 4
+    assert threads() == 0
 
 
 # --- what the model makes of it
@@ -282,7 +386,7 @@ def agree(batch: Batch, other: Batch, full: bool) -> None:
 
 @pytest.mark.parametrize("full", [True, False], ids=["full", "lora"])
 def test_packed_equals_unpacked(full: bool) -> None:
-    examples = examples_of([29, 5, 48, 11, 2, 17, 30, 19, 7, 40])
+    examples = examples_of(source_of([29, 5, 48, 11, 2, 17, 30, 19, 7, 40]))
     packed, unpacked = (Batches(examples, 48, batch_size=10, seed=0, packing=packing) for packing in (True, False))
     sizes = [len(members) for members in packed.members_at(0)]
     assert packed.steps == unpacked.steps == 1 and max(sizes) > 2 and sizes.count(0) == 5

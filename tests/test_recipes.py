@@ -3,34 +3,64 @@
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from alif_jax import UsageError
-from alif_jax.data.template import encode_records
-from alif_jax.data.tfrecord import read_records
+from alif_jax.chat_template import read_template
+from alif_jax.data.cache import open_sources
+from alif_jax.data.fit import Examples, fit_rows
+from alif_jax.flops import flops_per_token
+from alif_jax.model import skeleton
+from alif_jax.model_config import ModelConfig
 from alif_jax.tokenizer import load_tokenizer
 from alif_jax.train import TrainConfig, fit
 from data_gen.self_instruct import SelfInstructConfig
 from launch.app import check_types, load_recipe
 from tests import tiny
 
-TRAINING = ("alif_cpt", "alif_sft", "urdu_cpt", "urdu_sft")
+TRAINING = (
+    "alif_cpt.py", "alif_sft.py", "urdu_cpt.py", "urdu_sft.py", "x_instruction_generator.py", "x_instruction_sft.py",
+    "x_instruction_sft.py:ten", "qwen3_4b_urdu.py:cpt", "qwen3_4b_urdu.py:sft", "qwen3_4b_urdu.py:nf4",
+    "llama3_2_3b_urdu.py:cpt", "llama3_2_3b_urdu.py",
+)  # fmt: skip
+ROOT = Path(__file__).resolve().parents[1]
 TINY = ("base", "cpt", "sft", "base,quick", "cpt,quick", "sft,quick", "")
+SIZES = {"rms_norm_eps": 1e-5, "max_position_embeddings": 8192}
+LLAMA_8B = SIZES | {
+    "model_type": "llama", "vocab_size": 128_256, "hidden_size": 4096, "intermediate_size": 14_336, "num_hidden_layers": 32,
+    "num_attention_heads": 32, "num_key_value_heads": 8,
+}  # fmt: skip
+BASES = {  # the sizes of each recipe's base, from its config.json
+    "meta-llama/Llama-3.1-8B": LLAMA_8B,
+    "meta-llama/Meta-Llama-3-8B": LLAMA_8B,
+    "Qwen/Qwen3-4B-Base": SIZES | {
+        "model_type": "qwen3", "vocab_size": 151_936, "hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36,
+        "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128, "tie_word_embeddings": True,
+    },
+    "meta-llama/Llama-3.2-3B": LLAMA_8B | {
+        "hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 28, "num_attention_heads": 24,
+        "tie_word_embeddings": True,
+    },
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("recipes")
     tiny.make_base(path / "base")
+    for name, changes in STAND_INS.items():
+        tiny.make_base(path / name, **changes)
     tiny.make_shards(path / "chat", tiny.conversations(40))
-    tiny.make_shards(path / "text", tiny.documents(40, words=130))
+    tiny.make_shards(path / "native", tiny.conversations(12, seed=5), heldout=12)
+    tiny.make_shards(path / "text", tiny.documents(40, words=260))
     return path
 
 
 @pytest.mark.parametrize("recipe", [*TRAINING, *(f"tiny.py:{part}" for part in (*TINY, "data", "data,quick"))])
 def test_recipe_is_well_typed_and_valid(recipe: str) -> None:
-    config = load_recipe(f"configs/{recipe}" if ".py" in recipe else f"configs/{recipe}.py")
+    config = load_recipe(f"configs/{recipe}")
     assert isinstance(config, (TrainConfig, SelfInstructConfig))
     check_types(config)
     config.validate()
@@ -55,45 +85,89 @@ def test_alif_values_are_the_published_ones() -> None:
     assert (sft.optim.learning_rate, sft.optim.weight_decay, sft.num_train_epochs) == (5e-5, 0.0, 2)
 
 
+@pytest.mark.parametrize("recipe", TRAINING)
+def test_the_cost_in_the_docstring_is_the_one_of_these_values(recipe: str) -> None:
+    """Bytes: frozen as held, trained fp32 with gradient, its sum over microbatches and two moments (20 a parameter)."""
+    config = load_recipe(f"configs/{recipe}")
+    model_config = ModelConfig.from_hf(BASES[config.model.path])
+    model = skeleton(model_config, config.lora, param_dtype=jnp.bfloat16, quantization=config.model.quantization)
+    bits = {name: 4 if model.shapes[name].dtype == jnp.uint4 else 8 * model.shapes[name].dtype.itemsize for name in model.frozen}
+    held = sum(model.shapes[name].size * bits[name] / 8 for name in model.frozen)
+    trained = sum(model.shapes[name].size * 20 for name in model.trainable)
+    hours = 1e8 * flops_per_token(model_config, config.lora, context=2048) / (0.4 * 989e12) / 3600
+    said = " ".join((ROOT / "configs" / recipe.split(":")[0]).read_text().split('"""')[1].split())
+    assert f"{(held + trained) / 1e9:.0f} GB " in said
+    assert recipe.endswith(":nf4") or f"100M tokens take {hours:.1f} h on an H100 at 40 % of its peak" in said
+
+
+STAND_INS: dict[str, dict[str, Any]] = {
+    "qwen3": {"family": "qwen3", "tie_word_embeddings": True, "chat_template": read_template("turns")},
+    "tied": {"tie_word_embeddings": True},
+}
+
+
 def shrink(config: TrainConfig, place: Path, data: str) -> TrainConfig:
-    """The recipe on the stand-in: other sizes only, every choice stays."""
-    config.model.path, config.data.path = str(place / "base"), str(place / data)
+    """The recipe on a stand-in of the same family: other sizes only, every choice stays."""
+    base = {"Qwen/Qwen3-4B-Base": "qwen3", "meta-llama/Llama-3.2-3B": "tied"}.get(config.model.path, "base")
+    config.model.path, config.data.path = str(place / base), (str(place / data),)
     config.model.dtype = config.model.param_dtype = "float32"
     config.lora.rank, config.data.sequence_length = 4, 256
     config.batch_size, config.gradient_accumulation_steps = 16, 2
     config.max_steps, config.logging_steps = 2, 1
-    config.optim.warmup_steps = 1
+    config.optim.warmup_steps, config.optim.warmup_ratio = 1, 0.0
+    config.num_samples = 0
     return config
 
 
-def test_alif_and_urdu_recipes_run_cpt_then_sft(place: Path) -> None:
-    for family in ("alif", "urdu"):
-        cpt = shrink(load_recipe(f"configs/{family}_cpt.py"), place, "text")
-        row = fit(cpt, str(place / f"{family}_cpt"))
-        assert np.isfinite(row["loss"]) and row["heldout_loss"] > 0
-        sft = shrink(load_recipe(f"configs/{family}_sft.py"), place, "chat")
-        sft.model.init_from = str(place / f"{family}_cpt")
-        assert np.isfinite(fit(sft, str(place / f"{family}_sft"))["loss"])
+@pytest.mark.parametrize("family", ["alif_{}.py", "urdu_{}.py", "qwen3_4b_urdu.py:{}", "llama3_2_3b_urdu.py:{}"])
+def test_continued_pre_training_then_instructions(place: Path, family: str) -> None:
+    """The first steps of both; the second goes on from the first."""
+    cpt = shrink(load_recipe(f"configs/{family.format('cpt')}"), place, "text")
+    row = fit(cpt, str(place / f"{family}_cpt"))
+    assert np.isfinite(row["loss"]) and row["heldout_loss"] > 0
+    sft = shrink(load_recipe(f"configs/{family.format('sft')}"), place, "chat")
+    sft.model.init_from = str(place / f"{family}_cpt")
+    if family.startswith("urdu"):
+        sft.data.eval_path = (str(place / "chat"), str(place / "native"))
+    row = fit(sft, str(place / f"{family}_sft"))
+    assert np.isfinite(row["loss"]) and row["heldout_loss"] > 0
 
 
-def examples_of(recipe: str, place: Path, data: str) -> tuple[Any, list[str]]:
+ALONE = ("x_instruction_generator.py", "x_instruction_sft.py", "x_instruction_sft.py:ten", "qwen3_4b_urdu.py:nf4")
+
+
+@pytest.mark.parametrize("recipe", ALONE)
+def test_recipes_of_one_part(place: Path, recipe: str) -> None:
+    row = fit(shrink(load_recipe(f"configs/{recipe}"), place, "chat"), str(place / recipe))
+    assert np.isfinite(row["loss"]) and row["heldout_loss"] > 0
+
+
+def examples_of(recipe: str, place: Path, data: str) -> tuple[Examples, list[str]]:
     config = shrink(load_recipe(f"configs/{recipe}.py"), place, data)
     tokenizer = load_tokenizer(config.model.path, config.data.template)
-    examples = encode_records(read_records(config.data.path, "train"), tokenizer, config.data)
-    pieces = np.split(examples.tokens, examples.offsets[1:-1])
+    examples = fit_rows(open_sources(config.data, tokenizer, "train"), config.data)
+    pieces = [examples.tokens_of(i)[0] for i in range(len(examples))]
     return examples, [tokenizer.core.decode(piece.tolist(), skip_special_tokens=False) for piece in pieces]
 
 
 def test_alif_cpt_cuts_and_urdu_cpt_splits(place: Path) -> None:
     cut, texts = examples_of("alif_cpt", place, "text")
-    assert len(cut.ids) == 36 and len(set(cut.ids)) == 36 and cut.lengths.max() == 256
+    assert len(cut) == 36 and len(set(cut.record)) == 36 and cut.lengths.max() == 256
     assert texts[0].startswith("<|begin_of_text|>ویکیپیڈیا آرٹیکل\n### عنوان: t0\n\n### مضمون:\n")
     split, _ = examples_of("urdu_cpt", place, "text")
-    assert len(split.ids) > 36 and len(set(split.ids)) == 36
+    assert len(split) > 36 and len(set(split.record)) == 36
 
 
 def test_alif_sft_trains_everything_and_urdu_sft_the_answer(place: Path) -> None:
     everything, texts = examples_of("alif_sft", place, "chat")
-    assert everything.trained.all() and "### Instruction:\n" in texts[0] and texts[0].endswith("<|end_of_text|>")
-    answers, _ = examples_of("urdu_sft", place, "chat")
-    assert 0 < answers.trained.mean() < 0.7
+    assert (everything.trained == everything.lengths - 1).all()  # all but the first token, which nothing comes before
+    assert "### Instruction:\n" in texts[0] and texts[0].endswith("<|end_of_text|>")
+    answers, texts = examples_of("urdu_sft", place, "chat")
+    assert 0 < answers.trained.sum() < 0.7 * answers.lengths.sum()
+    assert "<|start_header_id|>user<|end_header_id|>\n\n" in texts[0]
+
+
+def test_x_instruction_names_the_language_and_trains_the_answer_alone(place: Path) -> None:
+    examples, texts = examples_of("x_instruction_sft", place, "chat")
+    assert " Answer in Urdu. \n\n### Response:" in texts[0]
+    assert 0 < examples.trained.sum() < 0.5 * examples.lengths.sum()

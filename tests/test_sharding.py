@@ -208,7 +208,7 @@ def test_random_parameters_are_born_sharded_and_moments_lie_beside_them() -> Non
     model, tx = skeleton(config, lora), optimizer(OptimConfig(), 3)
     one, many = make_mesh(MeshConfig(fsdp=1), jax.devices()[:1]), make_mesh(MeshConfig(fsdp=4, tensor=2))
     (trainable, state), (alone, _) = (
-        init_state(source, lora, config, model, tx, mesh, "", seed=0) for mesh in (many, one)
+        init_state(source, lora, config, model, tx, mesh, "", {}, seed=0) for mesh in (many, one)
     )
     check_placed(trainable, many)
     leaves = named_leaves(state)
@@ -224,6 +224,6 @@ def test_loaded_parameters_are_sharded(tmp_path: Path) -> None:
     base = tiny.make_base(tmp_path / "base", **HEADS)
     config, mesh = read_model_config(base), make_mesh(MeshConfig(fsdp=2, tensor=4))
     model, tx = skeleton(config, ALL_PARTS), optimizer(OptimConfig(), 3)
-    trainable, _ = init_state(ModelSource(), ALL_PARTS, config, model, tx, mesh, base, seed=0)
+    trainable, _ = init_state(ModelSource(), ALL_PARTS, config, model, tx, mesh, base, {}, seed=0)
     assert trainable.keys() == set(model.trainable)
     check_placed(trainable | load_params(base, model, model.frozen, mesh, config), mesh)

@@ -1,5 +1,7 @@
-"""Rendering against transformers, and the mask of trained tokens, written out by hand."""
+"""Records → tokens and flags: masks written out by hand, by transformers' own mask, and by a search in the text."""
 
+import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,9 +11,10 @@ import pytest
 import transformers
 
 from alif_jax import UsageError
-from alif_jax.data.template import DataConfig, Examples, encode_records, spans_of
+from alif_jax.chat_template import BEGIN, packaged_templates, portable
+from alif_jax.data.template import FLAG_RESPONSE, FLAG_TRAINED, DataConfig, Encoded, encode_batch, response_spans
 from alif_jax.data.tfrecord import Record
-from alif_jax.tokenizer import Message, Tokenizer, load_tokenizer, read_template
+from alif_jax.tokenizer import Message, Tokenizer, load_tokenizer
 from tests import tiny
 
 BOS, EOS, TURN = "<|begin_of_text|>", "<|end_of_text|>", "<|end_of_turn|>"
@@ -67,6 +70,15 @@ LONG: list[Message] = [
     {"role": "assistant", "content": "یہاں\n\nہے۔"},
 ]
 
+THINKING: list[Message] = [
+    *LONG[:2],
+    {"role": "assistant", "content": "<think>\nسوچ\n</think>\n\nجواب"},
+    LONG[3],
+    {"role": "assistant", "content": "<think>بس</think>جواب"},
+]
+REPEATED: list[Message] = [{"role": role, "content": "سلام"} for role in ("user", "assistant", "user", "assistant")]
+CHAT_TOKENS = ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|im_start|>", "<|im_end|>")
+
 
 def make(directory: Path, template: str | None = None, special: Sequence[str] = ()) -> str:
     core = tiny.train_tokenizer()
@@ -94,32 +106,30 @@ def record(content: str | list[Message], **fields: Any) -> Record:
     return Record(**(values | fields))
 
 
-def encode(content: str | list[Message], tokenizer: Tokenizer, **config: Any) -> Examples:
-    return encode_records([record(content)], tokenizer, DataConfig(**config))
+def encode(content: str | list[Message], tokenizer: Tokenizer, language: str = "ur", **config: Any) -> Encoded:
+    [encoded] = encode_batch([record(content, language=language)], tokenizer, DataConfig(**config))
+    return encoded
 
 
-def runs(examples: Examples, tokenizer: Tokenizer) -> list[tuple[bool, str]]:
+def trained(encoded: Encoded) -> np.ndarray:
+    return (encoded.flags & FLAG_TRAINED) > 0
+
+
+def responses(encoded: Encoded) -> np.ndarray:
+    return (encoded.flags & FLAG_RESPONSE) > 0
+
+
+def runs(encoded: Encoded, tokenizer: Tokenizer) -> list[tuple[bool, str]]:
     """The tokens as text, cut where the mask changes: [(trained, text), …]."""
-    cuts = [0, *np.flatnonzero(np.diff(examples.trained)) + 1, len(examples.trained)]
+    mask = trained(encoded)
+    cuts = [0, *np.flatnonzero(np.diff(mask)) + 1, len(mask)]
     return [
-        (bool(examples.trained[a]), tokenizer.core.decode(examples.tokens[a:b].tolist(), skip_special_tokens=False))
+        (bool(mask[a]), tokenizer.core.decode(encoded.ids[a:b].tolist(), skip_special_tokens=False))
         for a, b in zip(cuts, cuts[1:], strict=False)
     ]
 
 
 # --- rendering
-
-
-def test_packaged_templates_render_as_transformers_does(plain: str) -> None:
-    theirs = transformers.AutoTokenizer.from_pretrained(plain)
-    for name in ("turns", "alpaca", "plain"):
-        ours = load_tokenizer(plain, name)
-        for messages in (CHAT, CHAT[:1], LONG, LONG[:2], LONG[:4]):
-            for prompt in (False, True):
-                expected = theirs.apply_chat_template(
-                    messages, chat_template=read_template(name), tokenize=False, add_generation_prompt=prompt
-                )
-                assert ours.render(messages, add_generation_prompt=prompt) == expected
 
 
 @pytest.mark.parametrize("template", [LLAMA3, CHATML], ids=["llama3", "chatml"])
@@ -142,8 +152,6 @@ def test_what_else_published_templates_use(tmp_path: Path) -> None:
 
 
 def test_template_from_tokenizer_config_or_from_a_file(tmp_path: Path) -> None:
-    import json
-
     directory = make(tmp_path, CHATML, SPECIAL[CHATML])
     config = json.loads((tmp_path / "tokenizer_config.json").read_text())
     (tmp_path / "chat_template.jinja").rename(tmp_path / "elsewhere.jinja")
@@ -204,18 +212,19 @@ def test_a_template_without_a_stop_token_does_not_make_bos_one(tmp_path: Path) -
 def test_mask_token_by_token(turns: Tokenizer) -> None:
     bos, user, assistant, turn = (turns.core.token_to_id(t) for t in (BOS, "<|user|>", "<|assistant|>", TURN))
     question, answer, newline = (turns.encode(text) for text in ("سلام", "وعلیکم السلام", "\n"))
-    examples = encode(CHAT, turns)
+    encoded = encode(CHAT, turns)
     expected = [
         (bos, False), (user, False), *((t, False) for t in newline + question), (turn, False),
         (assistant, False), *((t, False) for t in newline), *((t, True) for t in answer), (turn, True),
     ]  # fmt: skip
-    assert list(zip(examples.tokens.tolist(), examples.trained.tolist(), strict=True)) == expected
-    assert examples.tokens.dtype == np.int32 and examples.lengths.tolist() == [len(expected)]
-    assert examples.ids == ["1"] and examples.groups == [{"source": "s", "task": "t", "language": "ur"}]
+    assert list(zip(encoded.ids.tolist(), trained(encoded).tolist(), strict=True)) == expected
+    assert encoded.ids.dtype == np.int32 and encoded.flags.dtype == np.uint8
+    assert np.array_equal(trained(encoded), responses(encoded))
 
 
 def test_the_docstrings_example(turns: Tokenizer) -> None:
-    text, [(begin, end)] = spans_of(CHAT, turns)
+    text = turns.render(CHAT, add_generation_prompt=False)
+    [(begin, end)] = response_spans(text, CHAT, turns)
     assert text[begin:end] == "وعلیکم السلام<|end_of_turn|>" and text.endswith("<|assistant|>\n" + text[begin:end])
 
 
@@ -259,8 +268,10 @@ def test_plain_mask(plain: str) -> None:
 
 
 def test_loss_on_all(turns: Tokenizer, plain: str, tmp_path: Path) -> None:
-    assert encode(LONG, turns, loss_on="all").trained.all()
-    assert encode(CHAT, load_tokenizer(plain, "alpaca"), loss_on="all").trained.all()
+    everything, answers = encode(LONG, turns, loss_on="all"), encode(LONG, turns)
+    assert trained(everything).all() and np.array_equal(everything.ids, answers.ids)
+    assert np.array_equal(responses(everything), responses(answers)) and not responses(everything).all()
+    assert trained(encode(CHAT, load_tokenizer(plain, "alpaca"), loss_on="all")).all()
     chatml = load_tokenizer(make(tmp_path, CHATML, SPECIAL[CHATML]))
     [(mask, text), rest] = runs(encode(CHAT, chatml, loss_on="all"), chatml)
     assert mask and text.endswith("<|im_end|>") and rest == (False, "\n")
@@ -269,12 +280,14 @@ def test_loss_on_all(turns: Tokenizer, plain: str, tmp_path: Path) -> None:
 def test_loss_on_all_of_a_template_without_stop_tokens(tmp_path: Path) -> None:
     template = "{{ bos_token }}{% for message in messages %}{{ message['role'] + ': ' + message['content'] + '\n' }}{% endfor %}"
     tokenizer = load_tokenizer(make(tmp_path, template))
-    [(mask, text)] = runs(encode(CHAT, tokenizer, loss_on="all"), tokenizer)
-    assert mask and text == f"{BOS}user: سلام\nassistant: وعلیکم السلام\n"
+    encoded = encode(CHAT, tokenizer, loss_on="all")
+    assert runs(encoded, tokenizer) == [(True, f"{BOS}user: سلام\nassistant: وعلیکم السلام\n")]
+    answer = encoded.ids[responses(encoded)].tolist()
+    assert tokenizer.core.decode(answer) == "assistant: وعلیکم السلام\n"
 
 
 def test_a_template_that_changes_earlier_turns_is_an_error(tmp_path: Path) -> None:
-    """As Qwen3's, which drops the reasoning of all answers but the last."""
+    """As Qwen3's, which drops the reasoning of all answers but the last; but written so that no template of ours helps."""
     template = (
         "{% for message in messages %}{{ '<|' + message['role'] + '|>' }}"
         "{% if message['role'] == 'assistant' and not loop.last %}{{ message['content'].split('</think>')[-1] }}"
@@ -282,19 +295,159 @@ def test_a_template_that_changes_earlier_turns_is_an_error(tmp_path: Path) -> No
         "{% if add_generation_prompt %}<|assistant|>{% endif %}"
     )
     tokenizer = load_tokenizer(make(tmp_path, template))
-    thinking = [*LONG[:2], {"role": "assistant", "content": "<think>سوچ</think>جواب"}, *LONG[3:]]
-    with pytest.raises(UsageError, match=r"changes earlier turns .*\(turn 2\).*data.loss_on=all"):
-        encode(thinking, tokenizer)
-    assert encode(thinking, tokenizer, loss_on="all").trained.all()
-    assert encode(LONG, tokenizer).trained.any()  # nothing is dropped here
+    with pytest.raises(UsageError, match=r"record 1 \(s\): .*changes earlier turns .*\(turn 2\).*data.loss_on=all"):
+        encode(THINKING, tokenizer)
+    encoded = encode(THINKING, tokenizer, loss_on="all")
+    assert trained(encoded).all() and not responses(encoded).any()  # nobody can tell, so it is never truncated
+    assert trained(encode(LONG, tokenizer)).any()  # nothing is dropped here
+
+
+# --- {% generation %}
+
+
+def marks(directory: str, source: str, messages: Sequence[Message]) -> list[int]:
+    """transformers' own mask of the tokens inside `{% generation %}`."""
+    theirs = transformers.AutoTokenizer.from_pretrained(directory)
+    output = theirs.apply_chat_template(messages, chat_template=source, return_dict=True, return_assistant_tokens_mask=True)
+    return output["assistant_masks"]
+
+
+@pytest.mark.parametrize("name", ["llama3", "llama3_1", "chatml", "qwen2", "qwen2_5", "qwen3", "mistral_v02", "mistral_v03"])
+@pytest.mark.parametrize("chat", ["CHAT", "LONG", "THINKING", "REPEATED"])
+def test_masks_of_a_foreign_template_by_ours(tmp_path: Path, name: str, chat: str) -> None:
+    """The tokenizer's template has no `{% generation %}`; ours, which has it, is read by transformers too."""
+    messages = globals()[chat]
+    tagged = packaged_templates()[name]
+    directory = make(tmp_path, portable(tagged), CHAT_TOKENS)
+    tokenizer = load_tokenizer(directory)
+    encoded = encode(messages, tokenizer)
+    assert trained(encoded).astype(int).tolist() == marks(directory, tagged, messages)
+    assert tokenizer.template == portable(tagged)  # what is exported stays the tokenizer's own
+    stop = tokenizer.core.token_to_id(tokenizer.turn_end_token or "")
+    assert (encoded.ids[trained(encoded)] == stop).sum() == sum(message["role"] == "assistant" for message in messages)
+
+
+def test_qwen3_multi_turn(tmp_path: Path) -> None:
+    """Its template drops the thoughts of earlier answers, so that no rendering of a part is a prefix of the whole."""
+    original = portable(packaged_templates()["qwen3"])
+    tokenizer = load_tokenizer(make(tmp_path, original, CHAT_TOKENS))
+    text = tokenizer.render(THINKING, add_generation_prompt=False)
+    assert not text.startswith(tokenizer.render(THINKING[:3], add_generation_prompt=False))
+    header, stop = "<|im_start|>assistant\n", "<|im_end|>"
+    turns = re.findall(f"(?<={re.escape(header)}).*?{re.escape(stop)}", text, re.DOTALL)  # the second way
+    assert turns == ["جواب<|im_end|>", "<think>\nبس\n</think>\n\nجواب<|im_end|>"]
+    for messages in (THINKING, LONG):
+        text = tokenizer.render(messages, add_generation_prompt=False)
+        turns = re.findall(f"(?<={re.escape(header)}).*?{re.escape(stop)}", text, re.DOTALL)
+        assert [part for mask, part in runs(encode(messages, tokenizer), tokenizer) if mask] == turns
+    without_help = load_tokenizer(tokenizer.directory)
+    without_help._marked = ()
+    with pytest.raises(UsageError, match="changes earlier turns"):
+        encode(LONG, without_help)
+
+
+def test_a_templates_own_generation_blocks(tmp_path: Path) -> None:
+    """Even where they say something else than the generation prompt: here only the last answer is marked."""
+    template = (
+        "{{ bos_token }}{% for m in messages %}{{ '<|' + m['role'] + '|>' }}"
+        "{% if loop.last and m['role'] == 'assistant' %}{% generation %}{{ m['content'] }}<|end_of_turn|>{% endgeneration %}"
+        "{% else %}{{ m['content'] }}<|end_of_turn|>{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    directory = make(tmp_path, template)
+    tokenizer = load_tokenizer(directory)
+    assert tokenizer.template == template
+    encoded = encode(REPEATED, tokenizer)
+    assert trained(encoded).astype(int).tolist() == marks(directory, template, REPEATED)
+    assert [text for mask, text in runs(encoded, tokenizer) if mask] == [f"سلام{TURN}"]
+
+
+def test_a_template_of_ours_that_differs_on_this_conversation_does_not_count(tmp_path: Path) -> None:
+    """Both print the same where no space stands around a question."""
+    template = portable(packaged_templates()["chatml"]).replace("{{- message['content'] +", "{{- message['content'] | trim +")
+    tokenizer = load_tokenizer(make(tmp_path, template, CHAT_TOKENS))
+    assert packaged_templates()["chatml"] in tokenizer.marked_templates()
+    chat: list[Message] = [{"role": "user", "content": "   سلام   "}, CHAT[1]]
+    assert [text for mask, text in runs(encode(chat, tokenizer), tokenizer) if mask] == ["وعلیکم السلام<|im_end|>"]
+
+
+GENERATION = (
+    "{% for m in messages %}{% if m['role'] == 'user' %}<|user|>{{ m['content'] }}<|assistant|>"
+    "{% else %}BLOCK{% endif %}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize("after", ["<|end_of_turn|>", "<|end_of_turn|>\n"])
+def test_a_stop_token_right_after_the_block_is_trained(tmp_path: Path, after: str) -> None:
+    """Such templates are published, and a model that is trained on them by the block alone never stops."""
+    block = "{% generation %}{{ m['content'] }}{% endgeneration %}{{ '" + after.replace("\n", "\\n") + "' }}"
+    tokenizer = load_tokenizer(make(tmp_path, GENERATION.replace("BLOCK", block)))
+    assert [text for mask, text in runs(encode(LONG[1:], tokenizer), tokenizer) if mask] == [
+        f"وعلیکم السلام{TURN}",
+        f"یہاں\n\nہے۔{TURN}",
+    ]
+
+
+def test_a_block_without_its_stop_token_is_an_error(tmp_path: Path) -> None:
+    block = "{% generation %}{{ m['content'] }}{% endgeneration %} <|end_of_turn|>"
+    tokenizer = load_tokenizer(make(tmp_path, GENERATION.replace("BLOCK", block)))
+    with pytest.raises(UsageError, match=r"record 1 .*leaves out the stop token <\|end_of_turn\|>.*never learns to stop"):
+        encode(CHAT, tokenizer)
+
+
+def test_text_with_our_marks_is_refused(turns: Tokenizer) -> None:
+    with pytest.raises(UsageError, match=r"record 1 \(s\): the text has U\+FDD0"):
+        encode([CHAT[0], {"role": "assistant", "content": f"جی{BEGIN}"}], turns)
+
+
+# --- X-Instruction
+
+
+def test_x_instruction_names_the_records_language(plain: str) -> None:
+    tokenizer = load_tokenizer(plain, "x_instruction")
+    for language, suffix in {"ur": " Answer in Urdu. ", "fi": " Answer in Finnish. ", "": ""}.items():
+        encoded = encode(CHAT, tokenizer, language=language)
+        assert runs(encoded, tokenizer) == [
+            (False, f"{BOS}{HEADER}\n\n### Instruction:\nسلام{suffix}\n\n### Response:"),
+            (True, f"وعلیکم السلام{EOS}"),
+        ]
+    with pytest.raises(UsageError, match=r"record 1 \(s\): the template writes the language, and language='tlh'"):
+        encode(CHAT, tokenizer, language="tlh")
+    assert trained(encode(CHAT, load_tokenizer(plain, "alpaca"), language="tlh")).any()  # who does not write it needs no name
+
+
+def test_no_token_reaches_from_the_prompt_into_the_answer(tmp_path: Path) -> None:
+    """ ":ا" is a token here. Generation tokenises the prompt alone and never makes it; neither may training."""
+    core = tiny.train_tokenizer()
+    model = json.loads(core.to_str())
+    colon, letter = core.encode(":").tokens[0], core.encode("ا").tokens
+    assert len(letter) == 1 and len(core.encode("ا:").tokens) == 2
+    model["model"]["vocab"][colon + letter[0]] = len(model["model"]["vocab"])
+    model["model"]["merges"].append([colon, letter[0]])
+    model["pre_tokenizer"]["use_regex"] = False  # as Llama 3's, which lets a mark before a word be part of it
+    core = type(core).from_str(json.dumps(model))
+    transformers.PreTrainedTokenizerFast(tokenizer_object=core, bos_token=BOS, eos_token=EOS).save_pretrained(tmp_path)
+    tokenizer = load_tokenizer(str(tmp_path), "x_instruction")
+    assert tokenizer.core.encode("Response:ا").tokens[-1].startswith(colon)
+    chat: list[Message] = [CHAT[0], {"role": "assistant", "content": "ا"}]
+    prompt = tokenizer.encode(tokenizer.render(chat[:1], add_generation_prompt=True, language="Urdu"))
+    for loss_on in ("responses", "all"):
+        encoded = encode(chat, tokenizer, loss_on=loss_on)
+        assert encoded.ids[: len(prompt)].tolist() == prompt
+        assert np.flatnonzero(responses(encoded))[0] == len(prompt)
+    assert encode(chat, tokenizer).text_bytes == len("ا".encode())
+
+
+# --- the assistant speaks first
 
 
 def test_a_conversation_that_the_assistant_opens(turns: Tokenizer, tmp_path: Path) -> None:
-    """Then the template is rendered without any message, on which many fail (`messages[0]`)."""
     chat: list[Message] = [{"role": "assistant", "content": "سلام"}, *CHAT]
     assert [text for mask, text in runs(encode(chat, turns), turns) if mask] == [f"سلام{TURN}", f"وعلیکم السلام{TURN}"]
     llama3 = load_tokenizer(make(tmp_path, LLAMA3, SPECIAL[LLAMA3]))
-    with pytest.raises(UsageError):
+    assert [text for mask, text in runs(encode(chat, llama3), llama3) if mask] == ["سلام<|eot_id|>", "وعلیکم السلام<|eot_id|>"]
+    llama3._marked = ()  # turn by turn, the template is rendered without any message, on which it fails (`messages[0]`)
+    with pytest.raises(UsageError, match="record 1 "):
         encode(chat, llama3)
 
 
@@ -302,9 +455,10 @@ def test_a_conversation_that_the_assistant_opens(turns: Tokenizer, tmp_path: Pat
 
 
 def test_documents_stand_between_bos_and_eos(turns: Tokenizer) -> None:
-    examples = encode("ایک دستاویز۔\n", turns)
-    assert runs(examples, turns) == [(True, f"{BOS}ایک دستاویز۔\n{EOS}")]
-    assert examples.tokens[0] == turns.bos_id and examples.tokens[-1] == turns.eos_id
+    encoded = encode("ایک دستاویز۔\n", turns)
+    assert runs(encoded, turns) == [(True, f"{BOS}ایک دستاویز۔\n{EOS}")]
+    assert encoded.ids[0] == turns.bos_id and encoded.ids[-1] == turns.eos_id
+    assert responses(encoded).all()
 
 
 def test_a_tokenizer_without_bos(tmp_path: Path) -> None:
@@ -312,80 +466,30 @@ def test_a_tokenizer_without_bos(tmp_path: Path) -> None:
     transformers.PreTrainedTokenizerFast(tokenizer_object=core, eos_token=EOS).save_pretrained(tmp_path)
     tokenizer = load_tokenizer(str(tmp_path))
     assert tokenizer.bos_id is None and runs(encode("دستاویز", tokenizer), tokenizer) == [(True, f"دستاویز{EOS}")]
+    with pytest.raises(UsageError, match="no token to train on"):
+        encode("", tokenizer)  # EOS alone: nothing comes before it
 
 
 def test_title_template(turns: Tokenizer) -> None:
     config = DataConfig(document_template="### عنوان:\n{title}\n\n{text}", loss_on="responses")
     records = [record("متن {text} 1", meta={"title": "پانی {x}"}), record("متن 2")]
-    examples = encode_records(records, turns, config)
-    text = turns.core.decode(examples.tokens.tolist(), skip_special_tokens=False)
-    assert text == f"{BOS}### عنوان:\nپانی {{x}}\n\nمتن {{text}} 1{EOS}{BOS}### عنوان:\n\n\nمتن 2{EOS}"
-    assert examples.trained.all()
+    texts = [turns.core.decode(encoded.ids.tolist(), skip_special_tokens=False) for encoded in encode_batch(records, turns, config)]
+    assert texts == [f"{BOS}### عنوان:\nپانی {{x}}\n\nمتن {{text}} 1{EOS}", f"{BOS}### عنوان:\n\n\nمتن 2{EOS}"]
 
 
-def test_a_title_template_with_an_unknown_name(turns: Tokenizer) -> None:
+def test_a_title_template_with_an_unknown_name() -> None:
     with pytest.raises(UsageError, match="document_template"):
-        config = DataConfig(document_template="{headline}: {text}")
-        config.validate()
-        encode_records([record("متن")], turns, config)
-
-
-# --- too long
-
-DOCUMENT = " ".join(f"{word} {i}" for i, word in enumerate(tiny.WORDS * 3))
-
-
-def test_split_or_cut_documents(turns: Tokenizer) -> None:
-    whole = encode(DOCUMENT, turns, sequence_length=10_000)
-    n = len(whole.tokens)
-    split = encode(DOCUMENT, turns, sequence_length=50)
-    assert np.array_equal(split.tokens, whole.tokens) and split.trained.all()  # consecutive, nothing lost
-    assert split.lengths.tolist() == [50] * (n // 50) + ([n % 50] if n % 50 else [])
-    assert split.shortened == {"s": 1} and split.ids == ["1"] * len(split.lengths)
-    assert abs(int(split.text_bytes.sum()) - int(whole.text_bytes.sum())) <= 20 * len(split.ids)  # a piece's first token
-
-    cut = encode(DOCUMENT, turns, sequence_length=50, long_documents="cut")
-    assert np.array_equal(cut.tokens, whole.tokens[:50]) and cut.lengths.tolist() == [50] and cut.shortened == {"s": 1}
-    exact = encode(DOCUMENT, turns, sequence_length=n)
-    assert exact.lengths.tolist() == [n] and exact.shortened == {}
-
-
-def test_a_last_piece_of_one_token_is_left_out(turns: Tokenizer) -> None:
-    """It has no target of its own: its only token is in no row's `targets`."""
-    n = len(encode(DOCUMENT, turns, sequence_length=10_000).tokens)
-    assert encode(DOCUMENT, turns, sequence_length=n - 1).lengths.tolist() == [n - 1]
-
-
-def test_drop_or_cut_conversations(turns: Tokenizer) -> None:
-    long: list[Message] = [{"role": "user", "content": "سوال"}, {"role": "assistant", "content": DOCUMENT}]
-    records = [record(CHAT, id="short"), record(long, id="long", source="w"), record(DOCUMENT, id="text", source="w")]
-    dropped = encode_records(records, turns, DataConfig(sequence_length=64, long_documents="cut"))
-    assert dropped.ids == ["short", "text"] and dropped.shortened == {"w": 2}
-    cut = encode_records(records, turns, DataConfig(sequence_length=64, long_documents="cut", long_conversations="cut"))
-    assert cut.ids == ["short", "long", "text"] and cut.lengths[1] == 64 and cut.shortened == {"w": 2}
-    nothing = encode(long, turns, sequence_length=64)
-    assert nothing.ids == [] and nothing.shortened == {"s": 1}
-    n = len(encode(CHAT, turns).tokens)
-    assert encode(CHAT, turns, sequence_length=n).lengths.tolist() == [n]  # just long enough is not too long
-
-
-def test_a_cut_that_leaves_nothing_trained_drops_the_example(turns: Tokenizer) -> None:
-    long: list[Message] = [{"role": "user", "content": DOCUMENT}, {"role": "assistant", "content": "جواب"}]
-    records = [record(CHAT, id="short"), record(long, id="long")]
-    examples = encode_records(records, turns, DataConfig(sequence_length=64, long_conversations="cut"))
-    assert examples.ids == ["short"] and examples.shortened == {"s": 1}
+        DataConfig(document_template="{headline}: {text}").validate()
 
 
 def test_text_bytes_are_those_of_the_trained_text(turns: Tokenizer) -> None:
     """Special tokens are no text: their spelling differs between tokenizers, and bits a byte must not."""
-    assert encode("اردو abc", turns).text_bytes.tolist() == [len("اردو abc".encode())]
-    assert encode(CHAT, turns).text_bytes.tolist() == [len("وعلیکم السلام".encode())]
-    cut: list[Message] = [{"role": "user", "content": DOCUMENT[:100]}, {"role": "assistant", "content": "جواب " * 20}]
-    whole = encode(cut, turns, sequence_length=10_000)
-    half = len(whole.tokens) - int(whole.trained.sum()) // 2
-    examples = encode(cut, turns, sequence_length=half, long_conversations="cut")
-    text = turns.decode(examples.tokens[examples.trained].tolist())
-    assert abs(int(examples.text_bytes[0]) - len(text.encode())) <= 4  # a letter at the cut; shared out by tokens
+    assert encode("اردو abc", turns).text_bytes == len("اردو abc".encode())
+    assert encode(CHAT, turns).text_bytes == len("وعلیکم السلام".encode())
+    answers = "".join(message["content"] for message in LONG if message["role"] == "assistant")
+    assert encode(LONG, turns).text_bytes == len(answers.encode())
+    roles = "\n" * len(CHAT)
+    assert encode(CHAT, turns, loss_on="all").text_bytes == len("".join([roles, *(m["content"] for m in CHAT)]).encode())
 
 
 # --- nothing to train on
@@ -395,31 +499,76 @@ def test_text_bytes_are_those_of_the_trained_text(turns: Tokenizer) -> None:
 def test_no_trainable_token(turns: Tokenizer, messages: list[Message]) -> None:
     good = record(CHAT)
     bad = record(messages, id="0123abcd", source="imported", task="qa")
-    with pytest.raises(UsageError, match=r"record 0123abcd \(imported, qa\) has no token to train on"):
-        encode_records([good, bad], turns, DataConfig())
-    assert encode(messages, turns, loss_on="all").trained.all()
+    others = [record(messages, source=source) for source in ("imported", "web")]
+    text = r"record 0123abcd \(imported, qa\) has no token to train on.* 3 of 4 records .*: imported 2, web 1\)"
+    with pytest.raises(UsageError, match=text):
+        encode_batch([good, bad, *others], turns, DataConfig())
+    assert trained(encode(messages, turns, loss_on="all")).all()
 
 
 def test_no_records(turns: Tokenizer) -> None:
-    examples = encode_records([], turns, DataConfig(path="mydata"))
-    assert examples.ids == [] and len(examples.tokens) == 0 and examples.lengths.tolist() == []
+    assert encode_batch([], turns, DataConfig()) == []
+
+
+def test_many_records_keep_their_order(turns: Tokenizer) -> None:
+    """Documents and conversations mixed; a record's tokens do not depend on its neighbours."""
+    records = [record(f"متن {i}" if i % 3 else CHAT, id=str(i)) for i in range(300)]
+    for i, encoded in enumerate(encode_batch(records, turns, DataConfig())):
+        [alone] = encode_batch([records[i]], turns, DataConfig())
+        assert np.array_equal(alone.ids, encoded.ids) and np.array_equal(alone.flags, encoded.flags)
+
+
+# --- stopping
+
+
+@pytest.mark.parametrize("template", ["turns", "alpaca", "plain", "llama3", "chatml", "qwen3", "mistral_v03", "x_instruction"])
+def test_every_answer_ends_in_a_trained_stop_token_and_padding_is_none(tmp_path: Path, template: str) -> None:
+    """What users meet as a model that never stops: padding equal to EOS and masked, or a stop token left out of the loss."""
+    tokenizer = load_tokenizer(make(tmp_path, None, CHAT_TOKENS), template)
+    encoded = encode(CHAT, tokenizer)
+    last = np.flatnonzero(trained(encoded))[-1]
+    assert int(encoded.ids[last]) in tokenizer.stop_ids
+    assert tokenizer.pad_id is not None and tokenizer.pad_id not in tokenizer.stop_ids and tokenizer.pad_id != tokenizer.eos_id
+    document = encode("متن", tokenizer)
+    assert document.ids[-1] == tokenizer.eos_id and trained(document)[-1]
+
+
+# --- config
 
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("loss_on", "response"), ("long_documents", "drop"), ("long_conversations", "split"), ("sequence_length", 1)],
-)
+    [
+        ("loss_on", "response"), ("long_documents", "drop"), ("long_conversations", "cut"), ("long_conversations", "split"),
+        ("sequence_length", 1), ("workers", -1),
+    ],
+)  # fmt: skip
 def test_config_values(key: str, value: object) -> None:
     with pytest.raises(UsageError, match=rf"data\.{key}={value!r}"):
         DataConfig(**{key: value}).validate()  # type: ignore[arg-type]
 
 
-def test_many_records_keep_their_order(turns: Tokenizer) -> None:
-    """More than one batch of tokenisation, documents and conversations mixed."""
-    records = [record(f"متن {i}" if i % 3 else CHAT, id=str(i)) for i in range(2500)]
-    examples = encode_records(iter(records), turns, DataConfig())
-    assert examples.ids == [str(i) for i in range(2500)]
-    one = examples.offsets[1234]
-    expected = encode_records([records[1234]], turns, DataConfig())
-    assert np.array_equal(examples.tokens[one : examples.offsets[1235]], expected.tokens)
-    assert np.array_equal(examples.trained[one : examples.offsets[1235]], expected.trained)
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"weights": (1.0,)}, r"data\.weights=.*1 values for 2 sources"),
+        ({"substitute": (0, 1, 2)}, r"data\.substitute=.*3 values for 2 sources"),
+        ({"weights": (1.0, 0.0)}, r"data\.weights=.*above 0"),
+        ({"weights": (1.0, float("nan"))}, r"data\.weights=.*above 0"),
+        ({"weights": (1.0, 1.0), "max_epochs": (1.0, -1.0)}, r"data\.max_epochs=.*above 0"),
+        ({"max_epochs": (1.0, 1.0)}, "set data.weights too"),
+        ({"weights": (1.0, 2.0), "substitute": (0, 3)}, "exclude each other"),
+        ({"substitute": (3, 3)}, r"data\.substitute=.*0 for the first"),
+        ({"substitute": (0, -3)}, r"data\.substitute=.*0 for the first"),
+        ({"path": ("a", "")}, "empty directory name"),
+    ],
+)
+def test_config_of_several_sources(fields: dict[str, Any], text: str) -> None:
+    with pytest.raises(UsageError, match=text):
+        DataConfig(**({"path": ("a", "b")} | fields)).validate()
+
+
+def test_valid_configs() -> None:
+    DataConfig().validate()
+    DataConfig(path=("a", "b"), weights=(3, 0.5), max_epochs=(1.5, 4)).validate()
+    DataConfig(path=("a", "b"), substitute=(0, 40), long_conversations="truncate_response").validate()

@@ -1,27 +1,29 @@
-"""fit: resume to the bit, resume on another mesh, a kill, and what may not be resumed."""
+"""fit: resume to the bit, resume on another mesh, SIGTERM, what ends a run early, and what may not be resumed."""
 
 import dataclasses
 import json
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
+from orbax.checkpoint import v1 as ocp
 
-from alif_jax import UsageError
-from alif_jax.checkpoint import latest_step, load_trainables
+from alif_jax import UsageError, train
+from alif_jax.checkpoint import best_step, finished_steps, latest_step, load_trainables, step_path
 from alif_jax.data.template import DataConfig
+from alif_jax.guards import EXIT_PREEMPTED, NotFinite
 from alif_jax.load import ModelSource, load_model
 from alif_jax.lora import EMBEDDINGS, LoraConfig
 from alif_jax.optim import OptimConfig
+from alif_jax.run import prepare
 from alif_jax.sharding import MeshConfig, make_mesh
 from alif_jax.train import TrainConfig, fit
+from alif_jax.trained import render_table
 from tests import tiny
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,13 +43,14 @@ def config(place: Path, **changes: Any) -> TrainConfig:
     fields: dict[str, Any] = {
         "model": ModelSource(path=str(place / "base"), dtype="float32", param_dtype="float32", remat="none"),
         "lora": LoraConfig(rank=4, alpha=16.0, modules_to_save=EMBEDDINGS),
-        "data": DataConfig(path=str(place / "data"), sequence_length=128, template="turns"),
+        "data": DataConfig(path=(str(place / "data"),), sequence_length=128, template="turns"),
         "optim": OptimConfig(learning_rate=1e-2, warmup_steps=2),
         "mesh": MeshConfig(fsdp=8),
         "batch_size": 8,
         "max_steps": 6,
         "save_steps": 3,
         "logging_steps": 1,
+        "num_samples": 0,
     }
     return TrainConfig(**(fields | changes))
 
@@ -74,10 +77,21 @@ def killed_after(whole: Path, workdir: Path, step: int) -> None:
 
 
 def assert_same_bits(one: Path, other: Path) -> None:
-    a, b = load_trainables(str(one)), load_trainables(str(other))
-    assert a.keys() == b.keys() and "embed_tokens.embedding" in a
-    for name in a:
-        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+    """Parameters and optimizer state of the newest checkpoints."""
+    steps = [latest_step(str(workdir)) for workdir in (one, other)]
+    assert steps[0] == steps[1]
+    a, b = (ocp.load(step_path(str(workdir), step or 0)) for workdir, step in zip((one, other), steps, strict=True))
+    for tree in ("trainable", "optimizer"):
+        assert a[tree].keys() == b[tree].keys()
+        for name in a[tree]:
+            np.testing.assert_array_equal(a[tree][name], b[tree][name], err_msg=f"{tree} {name}")
+
+
+TIMES = ("tokens_per_second", "mfu")
+
+
+def timeless(workdir: Path) -> list[dict[str, Any]]:
+    return [{name: value for name, value in row.items() if name not in TIMES} for row in rows(workdir)]
 
 
 def test_loss_falls_and_metrics_are_complete(whole: Path) -> None:
@@ -91,13 +105,15 @@ def test_loss_falls_and_metrics_are_complete(whole: Path) -> None:
 
 
 def test_three_steps_and_a_resume_equal_six(place: Path, whole: Path) -> None:
+    """To the bit: adapters, embeddings and head trained in full, moments, learning rate, order of the data."""
     workdir = place / "resumed"
     killed_after(whole, workdir, 3)
     assert latest_step(str(workdir)) == 3
+    embeddings = load_trainables(str(workdir))["embed_tokens.embedding"]
     fit(config(place), str(workdir), resume=True)
     assert_same_bits(whole, workdir)
-    timeless = [{k: v for k, v in row.items() if k != "tokens_per_second"} for row in rows(workdir)]
-    assert timeless == [{k: v for k, v in row.items() if k != "tokens_per_second"} for row in rows(whole)]
+    assert timeless(workdir) == timeless(whole)
+    assert np.abs(load_trainables(str(workdir))["embed_tokens.embedding"] - embeddings).max() > 1e-3  # they were not frozen
 
 
 def test_resume_on_another_mesh(place: Path, whole: Path) -> None:
@@ -116,23 +132,107 @@ def test_resume_on_another_mesh(place: Path, whole: Path) -> None:
         np.testing.assert_allclose(a[name], b[name], atol=1e-5, err_msg=name)
 
 
-def test_a_killed_run_continues_with_the_same_command(place: Path, whole: Path) -> None:
-    workdir = place / "killed"
-    recipe = place / "recipe.py"
-    recipe.write_text(
-        "from tests.test_train import config\nfrom pathlib import Path\n"
-        f"def get_config(arg=''):\n    return config(Path({str(place)!r}))\n"
-    )
-    command = [sys.executable, "launch/train.py", f"--config={recipe}", f"--workdir={workdir}", "--resume"]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    metrics = workdir / "metrics.jsonl"
-    while process.poll() is None and not (metrics.exists() and len(metrics.read_text().splitlines()) >= 4):
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+RECIPE = """
+import os, signal
+from pathlib import Path
+from alif_jax.recorder import Recorder
+from tests.test_train import config
+
+def get_config(arg=""):
+    if arg == "preempted":
+        dispatched = Recorder.dispatched
+        def preempt(self, step, *args):
+            dispatched(self, step, *args)
+            if step == 4:
+                os.kill(os.getpid(), signal.SIGTERM), os.kill(os.getpid(), signal.SIGTERM)
+        Recorder.dispatched = preempt
+    return config(Path({place!r}))
+"""
+
+
+def test_sigterm_saves_and_ends_with_its_own_code(place: Path, whole: Path) -> None:
+    """Twice in a row, as impatient machines send it; the same command with --resume then goes on to the same bits."""
+    workdir, recipe = place / "preempted", place / "recipe.py"
+    recipe.write_text(RECIPE.format(place=str(place)))
+    command = [sys.executable, "launch/train.py", f"--workdir={workdir}", "--resume"]
+    ended = subprocess.run([*command, f"--config={recipe}:preempted"], cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == EXIT_PREEMPTED == 75, ended.stderr
+    assert "SIGTERM: stopped after step 4 of 6, which is saved; --resume" in ended.stderr and "Traceback" not in ended.stderr
+    assert latest_step(str(workdir)) == 4
+    fit(config(place), str(workdir), resume=True)
     assert_same_bits(whole, workdir)
-    assert [row["step"] for row in rows(workdir)] == [1, 2, 3, 4, 5, 6]
+    assert timeless(workdir) == timeless(whole)
+
+
+def heldout_losses(monkeypatch: pytest.MonkeyPatch, losses: list[float]) -> None:
+    """Evaluations give these, one after the other."""
+    left = iter(losses)
+    values: dict[str, Any] = {"bits_per_byte": 1.0, "by_source": {}, "by_language": {}}
+    monkeypatch.setattr(train, "heldout_loss", lambda *args, **kwargs: values | {"loss": next(left)})
+
+
+def test_the_best_checkpoint_stays_and_patience_ends(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = config(place, eval_steps=1, save_total_limit=2, early_stopping_patience=2)
+    workdir = str(place / "best")
+    heldout_losses(monkeypatch, [5.0, 4.0, 4.5, 4.2, 1.0])
+    last = fit(recipe, workdir)
+    assert [row["step"] for row in rows(Path(workdir))] == [1, 2, 3, 4] and last["heldout_loss"] == 4.2
+    # 1 and 2 were saved as the best so far, 3 as due, 4 as the last; two are kept, and the best
+    assert finished_steps(workdir) == [(2, 4.0), (3, 4.5), (4, 4.2)]
+    assert best_step(workdir) == 2
+    assert fit(recipe, workdir, resume=True) == {}  # stopped early is complete
+    best, newest = (load_trainables(workdir, step=step)["lm_head.kernel"] for step in (2, 4))
+    assert np.abs(best - newest).max() > 0
+    with pytest.raises(UsageError, match="no checkpoint of step 1; there are 2, 3, 4"):
+        load_trainables(workdir, step=1)
+
+    killed_after(Path(workdir), place / "best_resumed", 3)
+    heldout_losses(monkeypatch, [4.2, 1.0])
+    fit(recipe, str(place / "best_resumed"), resume=True)
+    assert [row["step"] for row in rows(place / "best_resumed")] == [1, 2, 3, 4]  # one evaluation before counts, and one after
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(place: Path) -> None:
+    poisoned = config(place, save_steps=1, eval_steps=1)
+    poisoned.optim = OptimConfig(learning_rate=1e30, lr_scheduler_type="constant")
+    workdir = place / "poisoned"
+    with pytest.raises(NotFinite, match=r"step 2: loss .*gradient norm nan, on .* records: ") as error:
+        fit(poisoned, str(workdir))
+    ids = prepare(poisoned, str(workdir), resume=True).batches.ids_at(1)
+    assert f"{len(ids)} records: {', '.join(ids[:8])}, …" in str(error.value)
+    assert [step for step, _ in finished_steps(str(workdir))] == [1]
+    assert [(row["step"], row["grad_norm"] is None) for row in rows(workdir)] == [(1, False), (2, True)]
+
+
+def test_samples(place: Path) -> None:
+    recipe = config(place, num_samples=3, sample_steps=1, sample_max_new_tokens=5, max_steps=2)
+    fit(recipe, str(place / "samples"), script_share=lambda text, language: {"ur": 0.75}.get(language))
+    lines = [json.loads(line) for line in (place / "samples" / "samples.jsonl").read_text().splitlines()]
+    held = tiny.conversations(60)[-6:-3]
+    assert [(line["step"], line["id"], line["prompt"]) for line in lines] == [
+        (step, record.id, (record.messages or ())[0]["content"]) for step in (1, 2) for record in held
+    ]
+    assert all(line["language"] == "ur" and line["finish_reason"] in ("stop", "length") for line in lines)
+    last = [line["finish_reason"] == "stop" for line in lines[3:]]
+    assert rows(place / "samples")[-1]["sample_stop_rate"] == sum(last) / 3
+    assert rows(place / "samples")[-1]["sample_script_purity"] == 0.75
+
+
+def test_accumulation_changes_nothing(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """8 microbatches of one row are one of 8, also in the last window, part of which is empty: weighted by tokens, not by rows."""
+    devices = jax.devices()[:1]
+    monkeypatch.setattr(jax, "devices", lambda *args: devices)
+    for accumulation in (1, 8):
+        recipe = config(place, gradient_accumulation_steps=accumulation, max_steps=0, mesh=MeshConfig())
+        fit(recipe, str(place / f"accumulated{accumulation}"))
+    one, eight = (rows(place / f"accumulated{accumulation}") for accumulation in (1, 8))
+    assert len(one) == 2 and one[1]["non_pad_share"] < 0.6  # 13 rows: 8, and 5 of 8
+    np.testing.assert_allclose([row["loss"] for row in eight], [row["loss"] for row in one], rtol=1e-5)
+    np.testing.assert_allclose([row["grad_norm"] for row in eight], [row["grad_norm"] for row in one], rtol=1e-4)
+    assert [row["tokens"] for row in eight] == [row["tokens"] for row in one]
+    a, b = (load_trainables(str(place / f"accumulated{accumulation}")) for accumulation in (1, 8))
+    for name in a:
+        np.testing.assert_allclose(a[name], b[name], atol=2e-4, err_msg=name)
 
 
 def test_an_existing_run_needs_resume(place: Path, whole: Path) -> None:
@@ -153,15 +253,44 @@ def test_resume_with_a_changed_config_is_refused(place: Path, whole: Path, chang
         fit(config(place, **change), str(whole), resume=True)
 
 
-def test_restore_compares_the_tree_itself(place: Path, whole: Path) -> None:
-    """A config.json that agrees does not help a checkpoint of another shape."""
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [(OptimConfig(learning_rate=2e-2), "learning_rate of embeddings (float32) was 0.01 in this checkpoint and is 0.02 now"),
+     (OptimConfig(learning_rate=1e-2, loraplus_lr_ratio=4.0), "learning_rate of lora_B (float32) was 0.01 .* is 0.04 now")],
+)  # fmt: skip
+def test_resume_with_another_learning_rate_is_refused(place: Path, whole: Path, change: OptimConfig, named: str) -> None:
+    with pytest.raises(UsageError, match=named.replace("(float32)", r"\(float32\)")):
+        fit(config(place, optim=change), str(whole), resume=True)
+
+
+def test_the_table_in_the_checkpoint_is_compared(place: Path) -> None:
+    """A config.json that agrees does not help a checkpoint of another shape; nor does a table that agrees help the arrays."""
     workdir = place / "forged"
     fit(config(place, lora=LoraConfig(rank=2, alpha=16.0, modules_to_save=EMBEDDINGS), max_steps=1), str(workdir))
     saved = json.loads((workdir / "config.json").read_text())
     saved["lora"]["rank"] = 4
     (workdir / "config.json").write_text(json.dumps(saved))
-    with pytest.raises(UsageError, match=r"lora_A is float32\[2, 96, 2\].*float32\[2, 96, 4\] expected"):
+    with pytest.raises(UsageError, match=r"parameters of lora_A \(float32\) was 2048 in this checkpoint and is 4096 now"):
         fit(config(place), str(workdir), resume=True)
+    abstract = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in load_trainables(str(workdir)).items()}
+    name = "layers.self_attn.o_proj.lora_A"
+    abstract[name] = jax.ShapeDtypeStruct((2, 96, 4), abstract[name].dtype)
+    with pytest.raises(UsageError, match=r"o_proj.lora_A is float32\[2, 96, 2\].*float32\[2, 96, 4\] expected"):
+        load_trainables(str(workdir), abstract)
+
+
+def test_the_table_of_what_is_trained(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = prepare(config(place), str(place / "nowhere"), resume=False).table
+    groups = {row["group"]: row for row in table}
+    assert groups["embeddings"]["modules"] == ["embed_tokens", "lm_head"] and groups["embeddings"]["parameters"] == 2 * 384 * 64
+    per_layer = 2 * (64 + 96) + 2 * (64 + 48) + 3 * (64 + 96)  # q, o; k, v; gate, up, down: inputs + outputs
+    assert groups["lora_A"]["parameters"] + groups["lora_B"]["parameters"] == 2 * 4 * per_layer
+    assert {name: row["learning_rate"] for name, row in groups.items()} == {
+        "embeddings": 0.01, "lora_A": 0.01, "lora_B": 0.01, "frozen": None
+    }  # fmt: skip
+    total = sum(row["parameters"] for row in table)
+    trained = total - groups["frozen"]["parameters"]
+    assert f"trainable: {trained:,} of {total:,}, trainable%: {100 * trained / total:.4f}" in render_table(table)
 
 
 def test_a_finished_run_resumed_does_nothing(place: Path, whole: Path) -> None:
@@ -179,7 +308,7 @@ def test_init_from_continues_another_run(place: Path, whole: Path) -> None:
     a, b = load_trainables(str(whole)), load_trainables(str(place / "continued"))
     for name in a:
         np.testing.assert_array_equal(a[name], b[name], err_msg=name)
-    source.lora = dataclasses.replace(source.lora, alpha=1.0)
+    source.lora = dataclasses.replace(source.lora, rank=8)
     with pytest.raises(UsageError, match="init_from"):
         fit(source, str(place / "refused"))
     assert not (place / "refused" / "config.json").exists()
@@ -188,7 +317,7 @@ def test_init_from_continues_another_run(place: Path, whole: Path) -> None:
 def test_nothing_fits_a_row(place: Path) -> None:
     short = config(place)
     short.data = dataclasses.replace(short.data, sequence_length=8)
-    with pytest.raises(UsageError, match="no example to train on .*'self_instruct': 54"):
+    with pytest.raises(UsageError, match="no trained token in 54 train records .*'self_instruct': {'dropped': 54}"):
         fit(short, str(place / "bad"))
     assert not (place / "bad").exists()
 

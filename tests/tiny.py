@@ -19,11 +19,12 @@ import torch
 import transformers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from alif_jax.model import ModelConfig, Params, Skeleton
+from alif_jax.model import Params, Skeleton
+from alif_jax.model_config import ModelConfig
 from data_gen.record import Record, record_id
 from data_gen.tfrecord import write_shards
 
-VOCAB = 320  # 7 special tokens, 256 bytes, and the rest merges
+VOCAB = 384  # 7 special tokens, 256 bytes, and the rest merges; a multiple of what tables are padded to
 SPECIAL = ("<|begin_of_text|>", "<|end_of_text|>", "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end_of_turn|>")
 WORDS = "کتاب پانی استاد بچہ گھر دن رات سورج درخت پھول شہر گاؤں راستہ دوست کھانا علم بات کام سال موسم".split()
 VERBS = "ہے۔ تھا۔ ہوگا۔ نہیں ہے۔ کہاں ہے؟ اچھا ہے۔".split(" ")
@@ -43,8 +44,14 @@ jax.config.update("jax_disable_most_optimizations", True)
 # --- models
 
 
-def hf_config(**changes: Any) -> transformers.LlamaConfig:
-    """2 layers, 4 query and 2 key/value heads of 24 (not 64 / 4), untied; `changes` are LlamaConfig's arguments.
+FAMILIES = {
+    "llama": transformers.LlamaConfig, "mistral": transformers.MistralConfig,
+    "qwen2": transformers.Qwen2Config, "qwen3": transformers.Qwen3Config,
+}  # fmt: skip
+
+
+def hf_config(family: str = "llama", **changes: Any) -> Any:
+    """2 layers, 4 query and 2 key/value heads of 24 (not 64 / 4), untied; `changes` are arguments of the family's config.
 
     Every dimension divides by 8 where a mesh splits it, but heads divide by at most 4 and key/value heads by 2.
     """
@@ -65,17 +72,20 @@ def hf_config(**changes: Any) -> transformers.LlamaConfig:
         "eos_token_id": 1,
         "attn_implementation": "eager",
     }
-    return transformers.LlamaConfig(**(fields | changes))
+    fields |= {"mistral": {"sliding_window": None}}.get(family, {})
+    return FAMILIES[family](**(fields | changes))
 
 
-def hf_model(config: transformers.LlamaConfig, seed: int = 0) -> transformers.LlamaForCausalLM:
-    """A random fp32 model; its norm scales are not 1, which would hide a forgotten one."""
+def hf_model(config: Any, seed: int = 0) -> Any:
+    """A random fp32 model; its norm scales are not 1 and its biases not 0, which would hide a forgotten one."""
     torch.manual_seed(seed)
-    model = transformers.LlamaForCausalLM(config).eval()
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "norm" in name:
                 parameter.uniform_(0.5, 1.5)
+            elif name.endswith("bias"):
+                parameter.uniform_(-1, 1)
     return model
 
 
@@ -83,16 +93,20 @@ def model_config(**changes: Any) -> ModelConfig:
     return ModelConfig.from_hf(hf_config(**changes).to_dict())
 
 
-def params_of(model: transformers.LlamaForCausalLM, skeleton: Skeleton) -> Params:
-    """The model's weights under our names (adapters: 0), converted here a second time, apart from alif_jax/hf.py."""
+def params_of(model: Any, skeleton: Skeleton) -> Params:
+    """The model's weights under our names (adapters: 0), converted here a second time, apart from alif_jax/hf.py.
+
+    The vocabulary must be a multiple of 128, so that nothing is padded.
+    """
     weights = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
     params = {}
     for name, shape in skeleton.shapes.items():
         module, leaf = name.rsplit(".", 1)
-        if leaf in ("lora_A", "lora_B"):
+        if leaf.startswith("lora_"):
             value = np.zeros(shape.shape, np.float32)
         elif module.startswith("layers."):
-            value = np.stack([weights[f"model.layers.{i}.{module[7:]}.weight"] for i in range(model.config.num_hidden_layers)])
+            kind = "bias" if leaf == "bias" else "weight"
+            value = np.stack([weights[f"model.layers.{i}.{module[7:]}.{kind}"] for i in range(model.config.num_hidden_layers)])
             value = value.swapaxes(1, 2) if leaf == "kernel" else value
         else:
             value = weights["lm_head.weight"].T if module == "lm_head" else weights[f"model.{module}.weight"]
@@ -107,7 +121,7 @@ def new_params(config: ModelConfig, skeleton: Skeleton, seed: int = 0) -> Params
     params = {}
     for name, shape in skeleton.shapes.items():
         values = config.initializer_range * rng.standard_normal(shape.shape, np.float32)
-        params[name] = jnp.asarray(1 + values if name.endswith("scale") else values, shape.dtype)
+        params[name] = jnp.asarray(1 + values if name.endswith(("scale", "magnitude")) else values, shape.dtype)
     return params
 
 

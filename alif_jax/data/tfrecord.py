@@ -16,6 +16,8 @@ from alif_jax import UsageError
 from alif_jax.files import exists, join, open_file, read_json
 
 FORMAT_VERSION = 1
+CHUNK = 16 << 20  # bytes read at a time
+HEADER = struct.Struct("<QI")
 
 
 class Record(NamedTuple):
@@ -49,36 +51,53 @@ def read_manifest(directory: str) -> dict[str, Any]:
 
 def read_records(directory: str, split: str) -> Iterator[Record]:
     """All records of a split (`train` or `heldout`), in order. Raises UsageError at the first thing that is not as written."""
-    for shard in read_manifest(directory)["shards"]:
-        if shard["split"] != split:
-            continue
-        path, count = join(directory, shard["path"]), 0
-        for payload in read_shard(path):
-            yield parse_record(payload, f"{path}, record {count}")
-            count += 1
-        if count != shard["records"]:
-            raise UsageError(f"{path}: {count} records, but the manifest says {shard['records']}; make the shard again")
+    for shard in shards_of(read_manifest(directory), split):
+        path = join(directory, shard["path"])
+        for index, payload in enumerate(read_counted(path, shard["records"])):
+            yield parse_record(payload, f"{path}, record {index}")
+
+
+def shards_of(manifest: dict[str, Any], split: str) -> list[dict[str, Any]]:
+    return [shard for shard in manifest["shards"] if shard["split"] == split]
+
+
+def read_counted(path: str, records: int) -> Iterator[bytes]:
+    """The payloads of a shard that holds so many, as its manifest says. Raises UsageError where it does not."""
+    count = 0
+    for payload in read_shard(path):
+        yield payload
+        count += 1
+    if count != records:
+        raise UsageError(f"{path}: {count} records, but the manifest says {records}; make the shard again")
 
 
 def read_shard(path: str) -> Iterator[bytes]:
-    """The payloads of one TFRecord file."""
+    """The payloads of one TFRecord file. It is read in pieces of CHUNK bytes, of which one is in memory."""
     with open_file(path) as file:
-        index = 0
-        while header := file.read(12):
+        data, at, index = b"", 0, 0
+        while True:
+            if len(data) - at < 12:
+                data, at = data[at:] + file.read(CHUNK), 0
+                if not data:
+                    return
             where = f"{path}, record {index}"
-            if len(header) < 12:
+            if len(data) < at + 12:
                 raise UsageError(f"{where}: the file is cut off inside a record header; copy or make the shard again")
-            length, length_crc = struct.unpack("<QI", header)
-            if masked_crc(header[:8]) != length_crc:
+            length, length_crc = HEADER.unpack_from(data, at)
+            if masked_crc(data[at : at + 8]) != length_crc:
                 raise UsageError(f"{where}: the length's checksum is wrong, the file is damaged; copy or make the shard again")
-            body = file.read(length + 4)
-            if len(body) < length + 4:
-                raise UsageError(f"{where}: the file is cut off ({len(body)} of {length + 4} bytes); copy or make it again")
-            payload = body[:length]
-            if masked_crc(payload) != struct.unpack("<I", body[length:])[0]:
+            at += 12
+            if len(data) - at < length + 4:
+                data, at = data[at:] + file.read(max(CHUNK, length + 4)), 0
+                if len(data) < length + 4:
+                    raise UsageError(f"{where}: the file is cut off ({len(data)} of {length + 4} bytes); copy or make it again")
+            payload = data[at : at + length]
+            at += length
+            if masked_crc(payload) != int.from_bytes(data[at : at + 4], "little"):
                 raise UsageError(f"{where}: the checksum is wrong, the file is damaged; copy or make the shard again")
-            yield payload
+            at += 4
             index += 1
+            yield payload
 
 
 def masked_crc(data: bytes) -> int:
@@ -90,17 +109,14 @@ def masked_crc(data: bytes) -> int:
 def parse_record(payload: bytes, where: str) -> Record:
     try:
         features = parse_example(payload)
-        messages = json.loads(features["messages"]) if "messages" in features else None
-        if ("text" in features) == ("messages" in features):
+        text, written, meta = features.get("text"), features.get("messages"), features.get("meta", "{}")
+        if (text is None) == (written is None):
             raise ValueError("exactly one of text and messages is needed")
-        if messages is not None and not (isinstance(messages, list) and messages and all(map(_is_message, messages))):
+        messages = None if written is None else json.loads(written)
+        if written is not None and not (isinstance(messages, list) and messages and all(map(_is_message, messages))):
             raise ValueError("messages is not a list of {role, content}")
-        return Record(
-            **{key: features[key] for key in ("id", "source", "task", "language")},
-            text=features.get("text"),
-            messages=messages,
-            meta=json.loads(features.get("meta", "{}")),
-        )
+        names = (features["id"], features["source"], features["task"], features["language"])
+        return Record(*names, text, messages, {} if meta == "{}" else json.loads(meta))
     except (KeyError, ValueError, IndexError, TypeError) as error:
         raise UsageError(f"{where}: not a record of this project's format ({error!r})") from None
 
@@ -115,26 +131,35 @@ def parse_example(payload: bytes) -> dict[str, str]:
     Example { Features features = 1 { map<string, Feature> feature = 1 } }, Feature { BytesList bytes_list = 1 }.
     """
     features: dict[str, str] = {}
-    for _, entries in _fields(payload):
-        for _, entry in _fields(entries):
-            pair = dict(_fields(entry))  # map entry: 1 key, 2 value
-            bytes_list = dict(_fields(pair[2]))[1]
-            features[pair[1].decode()] = dict(_fields(bytes_list))[1].decode()
+    at, size = 0, len(payload)
+    while at < size:
+        _, entry, at = _field(payload, at, size)
+        while entry < at:
+            _, part, entry = _field(payload, entry, at)
+            parts = {}  # map entry: 1 key, 2 value
+            while part < entry:
+                number, begin, part = _field(payload, part, entry)
+                parts[number] = begin, part
+            begin, end = parts[2]
+            for _ in range(2):  # Feature, then BytesList: their field 1 is all that they have
+                number, begin, inner = _field(payload, begin, end)
+                if number != 1 or inner != end:
+                    raise ValueError(f"protobuf field {number} instead of one bytes value")
+            features[payload[slice(*parts[1])].decode()] = payload[begin:end].decode()
     return features
 
 
-def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
-    """(number, bytes) of each length-delimited field of a protobuf message; others do not occur in our records."""
-    at = 0
-    while at < len(message):
-        tag, at = _varint(message, at)
-        if tag & 7 != 2:
-            raise ValueError(f"protobuf wire type {tag & 7} instead of 2")
-        length, at = _varint(message, at)
-        if at + length > len(message):
-            raise ValueError("a protobuf field runs past its message")
-        yield tag >> 3, message[at : at + length]
-        at += length
+def _field(message: bytes, at: int, end: int) -> tuple[int, int, int]:
+    """(number, begin, end) of the length-delimited field at `at` of a protobuf message; others do not occur in our records."""
+    tag, length, begin = message[at], message[at + 1], at + 2
+    if tag >= 0x80 or length >= 0x80:
+        tag, begin = _varint(message, at)
+        length, begin = _varint(message, begin)
+    if tag & 7 != 2:
+        raise ValueError(f"protobuf wire type {tag & 7} instead of 2")
+    if begin + length > end:
+        raise ValueError("a protobuf field runs past its message")
+    return tag >> 3, begin, begin + length
 
 
 def _varint(message: bytes, at: int) -> tuple[int, int]:

@@ -1,0 +1,216 @@
+"""A run before it runs: its config, and everything that can be checked and prepared without loading the base."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from alif_jax import UsageError, files
+from alif_jax.checkpoint import about, latest_step
+from alif_jax.data.cache import cache_hash, open_sources
+from alif_jax.data.fit import fit_rows
+from alif_jax.data.pack import Batches
+from alif_jax.data.template import DataConfig
+from alif_jax.files import join
+from alif_jax.flops import flops_per_token
+from alif_jax.guards import check_same_on_all_hosts
+from alif_jax.hf import read_model_config, resolve_model
+from alif_jax.load import ModelSource, check_heads, check_vocabulary
+from alif_jax.lora import LoraConfig
+from alif_jax.metrics import check_reporters
+from alif_jax.model import ModelConfig, Skeleton, skeleton
+from alif_jax.optim import OptimConfig, optimizer
+from alif_jax.samples import Prompt, heldout_prompts
+from alif_jax.sharding import MeshConfig, check_rows, make_mesh
+from alif_jax.tokenizer import Tokenizer, load_tokenizer
+from alif_jax.trained import Table, check_same_table, render_table, trained_table
+
+
+@dataclass(kw_only=True)
+class TrainConfig:
+    """A whole run. batch_size: rows an optimizer step, all devices together; without packing a row is an example.
+
+    gradient_accumulation_steps: microbatches a step, weighted by their tokens. max_steps > 0 overrides num_train_epochs.
+    eval_steps, save_steps: 0 is "at the end only". save_total_limit: newest checkpoints kept (0: all); the one with the best
+    held-out loss is saved when it is found, and kept beside them.
+    early_stopping_patience: evaluations without a better held-out loss that end the run; 0: never.
+    num_samples, sample_max_new_tokens: greedy answers to that many held-out prompts, every sample_steps (0: with each evaluation).
+    spike_sigma: a loss so many standard deviations above the last 100 logged ones is reported with its records; 0: never.
+    report_to: of tensorboard and wandb, beside metrics.jsonl.
+    """
+
+    model: ModelSource = field(default_factory=ModelSource)
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    batch_size: int = 8
+    gradient_accumulation_steps: int = 1
+    num_train_epochs: int = 1
+    max_steps: int = 0
+    eval_steps: int = 0
+    save_steps: int = 0
+    save_total_limit: int = 2
+    early_stopping_patience: int = 0
+    logging_steps: int = 10
+    report_to: tuple[str, ...] = ("tensorboard",)
+    num_samples: int = 4
+    sample_steps: int = 0
+    sample_max_new_tokens: int = 128
+    spike_sigma: float = 6.0
+    seed: int = 0
+
+    def validate(self) -> None:
+        for section in (self.model, self.lora, self.data, self.optim):
+            section.validate()
+        ones = ("batch_size", "gradient_accumulation_steps", "num_train_epochs", "logging_steps", "sample_max_new_tokens")
+        for name, value in (*((key, getattr(self, key)) for key in ones), ("model.loss_chunk", self.model.loss_chunk)):
+            if value < 1:
+                raise UsageError(f"{name}={value}: at least 1")
+        zeros = ("max_steps", "eval_steps", "save_steps", "save_total_limit", "early_stopping_patience", "num_samples",
+                 "sample_steps", "spike_sigma", "seed")  # fmt: skip
+        for name in zeros:
+            if getattr(self, name) < 0:
+                raise UsageError(f"{name}={getattr(self, name)}: at least 0")
+        if self.early_stopping_patience and not self.eval_steps:
+            raise UsageError(f"early_stopping_patience={self.early_stopping_patience} counts evaluations: set eval_steps too")
+        if self.batch_size % self.gradient_accumulation_steps:
+            raise UsageError(
+                f"batch_size={self.batch_size} is not a multiple of gradient_accumulation_steps={self.gradient_accumulation_steps}"
+            )
+        if self.model.random_init and not self.lora.full:
+            raise UsageError("model.random_init=True without lora.full=True would train an adapter on a random model")
+
+
+def as_json(config: TrainConfig) -> dict[str, Any]:
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is known before anything large is loaded. first: steps done before; steps: of the whole run."""
+
+    config: TrainConfig
+    workdir: str
+    first: int
+    steps: int
+    base: str
+    tokenizer: Tokenizer
+    model_config: ModelConfig
+    mesh: Mesh
+    model: Skeleton
+    tx: optax.GradientTransformation
+    table: Table
+    batches: Batches
+    heldout: Batches | None
+    prompts: Sequence[Prompt]
+
+
+def prepare(config: TrainConfig, workdir: str, *, resume: bool) -> Run:
+    """Checks everything that can be checked without loading the base, and tokenises the data."""
+    config.validate()
+    check_reporters(config.report_to)
+    first = check_workdir(config, workdir, resume)
+    mesh = make_mesh(config.mesh)
+    check_rows(mesh, config.batch_size // config.gradient_accumulation_steps)
+    base = resolve_model(config.model.path)
+    tokenizer = load_tokenizer(base, config.data.template)
+    model_config = read_model_config(base)
+    check_vocabulary(tokenizer, model_config)
+    check_heads(model_config, mesh)
+    if config.data.sequence_length > model_config.max_position_embeddings:
+        raise UsageError(
+            f"data.sequence_length={config.data.sequence_length} is more than the {model_config.max_position_embeddings} positions "
+            f"that {config.model.path} was made for (max_position_embeddings)"
+        )
+    model = skeleton(
+        model_config, config.lora, dtype=jnp.dtype(config.model.dtype), param_dtype=jnp.dtype(config.model.param_dtype),
+        remat=config.model.remat, attention=config.model.attention, quantization=config.model.quantization,
+    )  # fmt: skip
+    table = trained_table(model, config.optim)
+    if first:
+        check_same_table(about(workdir, first), table, f"{workdir}, step {first}")
+    batches, heldout = load_batches(config, tokenizer)
+    return Run(
+        config=config, workdir=workdir, first=first, steps=batches.steps, base=base, tokenizer=tokenizer,
+        model_config=model_config, mesh=mesh, model=model, tx=optimizer(config.optim, batches.steps), table=table,
+        batches=batches, heldout=heldout, prompts=heldout_prompts(config.data.eval_path or config.data.path, config.num_samples),
+    )  # fmt: skip
+
+
+def check_workdir(config: TrainConfig, workdir: str, resume: bool) -> int:
+    """The number of steps already done there. Raises UsageError for a run that may not be continued (like this)."""
+    path = join(workdir, "config.json")
+    if files.exists(path) and not resume:
+        raise UsageError(f"{workdir}: a run is there already; continue it with --resume, or give another --workdir")
+    done = latest_step(workdir) or 0
+    if done:
+        saved, now = files.read_json(path), as_json(config)
+        for section, key in (("model", "path"), ("model", "random_init"), *(("lora", key) for key in now["lora"])):
+            if saved[section][key] != now[section][key]:
+                raise UsageError(
+                    f"{workdir}: {section}.{key} was {saved[section][key]!r} in this run and is {now[section][key]!r} now; "
+                    "resume with the same, or start another --workdir"
+                )
+    return done
+
+
+def load_batches(config: TrainConfig, tokenizer: Tokenizer) -> tuple[Batches, Batches | None]:
+    """Training batches, and those of the held-out split where the data has one."""
+    data = config.data
+    train, held = (open_sources(data, tokenizer, split) for split in ("train", "heldout"))
+    check_same_on_all_hosts("the tokenised data", cache_hash((*train, *held)))
+    batches = Batches(
+        fit_rows(train, data), data.sequence_length, config.batch_size, config.gradient_accumulation_steps,
+        epochs=config.num_train_epochs, max_steps=config.max_steps, seed=config.seed, packing=data.packing,
+        weights=data.weights, max_epochs=data.max_epochs, substitute=data.substitute,
+    )  # fmt: skip
+    if not sum(map(len, held)):
+        return batches, None
+    try:
+        examples = fit_rows(held, data)
+    except UsageError as error:
+        say(f"held out       no held-out loss: {error}")
+        return batches, None
+    return batches, Batches(examples, data.sequence_length, config.batch_size // config.gradient_accumulation_steps)
+
+
+def describe(run: Run) -> str:
+    """What the run will do, for people."""
+    config, stats = run.config, run.batches.stats()
+    shape = " × ".join(f"{axis} {size}" for axis, size in run.mesh.shape.items())
+    lines = [
+        f"devices        {run.mesh.size} {jax.devices()[0].device_kind}, mesh {shape}",
+        "trained" + render_table(run.table)[7:],
+        f"data           {stats['examples']:,} examples, {stats['tokens']:,} tokens, "
+        f"{stats['trained'] / stats['tokens']:.0%} trained (an epoch)",
+        f"rows           {stats['rows']:,} of {run.batches.row_length} tokens, {stats['fill']:.0%} filled",
+        f"steps          {run.steps:,} of {config.batch_size} rows" + (f", {run.first:,} done" if run.first else ""),
+        f"FLOP           {flops_of(run):.3g} a token, recomputation not counted",
+    ]
+    shares = run.batches.shares()
+    if len(shares) > 1:
+        lines += [
+            f"source         {share['share']:.1%} of the tokens, {share['epochs']:.2f} epochs: {share['name']}" for share in shares
+        ]
+    if run.batches.examples.shortened:
+        lines.append(f"shortened      {run.batches.examples.shortened} (longer than {run.batches.row_length} tokens)")
+    return "\n".join(lines)
+
+
+def flops_of(run: Run) -> float:
+    """FLOP a token at the mean context of a token of this data."""
+    lengths = run.batches.examples.lengths.astype(np.float64)
+    return flops_per_token(run.model_config, run.config.lora, context=float((lengths**2).sum() / lengths.sum()))
+
+
+def say(text: str) -> None:
+    if jax.process_index() == 0:
+        print(text, flush=True)
