@@ -76,6 +76,20 @@ def best_step(workdir: str) -> int | None:
     return -min(evaluated)[1] if evaluated else None
 
 
+def which_step(workdir: str, step: str) -> int | None:
+    """`latest` (None), `best` (lowest held-out loss) or a number, as people write it."""
+    if step == "latest":
+        return None
+    if step == "best":
+        best = best_step(workdir)
+        if best is None:
+            raise UsageError(f"{workdir}: no checkpoint with a held-out loss, so none is the best; take the latest")
+        return best
+    if not step.isdecimal():
+        raise UsageError(f"step={step}: latest, best, or the number of a step")
+    return int(step)
+
+
 def check_same(saved: Mapping[str, Any], expected: Mapping[str, Any], where: str) -> None:
     """Raises UsageError at the first difference of two trees in names, shapes or dtypes, naming the parameter."""
     saved_flat, expected_flat = _flat(saved), _flat(expected)

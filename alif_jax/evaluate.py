@@ -1,5 +1,6 @@
 """The loss on held-out records, in nats a token and bits a byte, in all and by source, task and language."""
 
+import dataclasses
 import math
 from functools import partial
 from typing import Any
@@ -67,15 +68,22 @@ def _summary(sums: np.ndarray, counts: np.ndarray, text_bytes: np.ndarray) -> di
 
 
 def evaluate_loss(
-    loaded: Loaded, data: str, *, split: str = "heldout", sequence_length: int = 2048, batch_size: int = 8, template: str = ""
+    loaded: Loaded, data: str, *, split: str = "heldout", sequence_length: int = 0, batch_size: int = 8, template: str = ""
 ) -> dict[str, Any]:
-    """`heldout_loss` of a loaded model on a directory of shards, rendered with its own chat template or `template`.
+    """`heldout_loss` of a loaded model on a directory of shards.
+
+    A run is measured as it was trained: its template, loss_on, truncation, sequence_length (0). With `template`, conversations are
+    rendered by it and the loss is on their responses, for any model: comparable.
 
     Beside it `examples`, and `shortened`: by source, the records longer than sequence_length ({"split", "dropped": how many}).
     Raises UsageError where the split has no record that fits.
     """
     tokenizer = load_tokenizer(loaded.tokenizer.directory, template) if template else loaded.tokenizer
-    config = DataConfig(path=(data,), sequence_length=sequence_length)
+    config = DataConfig() if template else loaded.data
+    sequence_length = sequence_length or config.sequence_length
+    config = dataclasses.replace(
+        config, path=(data,), eval_path=(), weights=(), max_epochs=(), substitute=(), sequence_length=sequence_length
+    )
     examples = fit_rows(open_sources(config, tokenizer, split), config)
     parts = batch_parts(loaded.mesh)
     batches = Batches(examples, sequence_length, -(-batch_size // parts) * parts)

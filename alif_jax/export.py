@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from alif_jax import UsageError, files
-from alif_jax.checkpoint import best_step, load_trainables
+from alif_jax.checkpoint import load_trainables, which_step
 from alif_jax.files import join
 from alif_jax.hf import cut_vocabulary, hf_keys, is_transposed
 from alif_jax.load import read_run
@@ -25,14 +25,16 @@ from alif_jax.tokenizer import Tokenizer
 ARCHITECTURES = {
     "llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM",
 }  # fmt: skip
-SHARD_BYTES = 5 * 10**9  # as transformers writes them
-TOKENIZER_FILES = re.compile(r"tokenizer.*|special_tokens_map\.json|chat_template\.jinja|vocab\.json|merges\.txt")
+TOKENIZER_FILES = re.compile(
+    r"tokenizer.*|special_tokens_map\.json|chat_template\.jinja|vocab\.json|merges\.txt"
+    r"|added_tokens\.json|(LICEN[CS]E|NOTICE).*"
+)
 
 
 def export_run(workdir: str, output: str, form: str, step: str = "latest") -> str:
     """Exports a checkpoint (`latest`, `best` or a step's number) in a `form`, merged or peft. Says in a line what it wrote."""
     run = read_run(workdir)
-    trained = exact_tables(load_trainables(workdir, step=_which(workdir, step)), run.config, run.base)
+    trained = exact_tables(load_trainables(workdir, step=which_step(workdir, step)), run.config, run.base)
     if form == "peft":
         export_peft(output, config=run.config, lora=run.lora, trained=trained, base=run.base_name, tokenizer=run.tokenizer)
         only_peft = [f"{', '.join(run.lora.modules_to_save)} as modules_to_save"] if run.lora.modules_to_save else []
@@ -42,19 +44,6 @@ def export_run(workdir: str, output: str, form: str, step: str = "latest") -> st
     base = None if run.random_init else run.base
     export_merged(output, config=run.config, lora=run.lora, trained=trained, base=base, tokenizer=run.tokenizer)
     return f"merged model: {output}"
-
-
-def _which(workdir: str, step: str) -> int | None:
-    if step == "latest":
-        return None
-    if step == "best":
-        best = best_step(workdir)
-        if best is None:
-            raise UsageError(f"{workdir}: no checkpoint with a held-out loss, so none is the best; leave --step out")
-        return best
-    if not step.isdecimal():
-        raise UsageError(f"--step={step}: latest, best, or the number of a step")
-    return int(step)
 
 
 def exact_tables(trained: Mapping[str, np.ndarray], config: ModelConfig, base: str) -> dict[str, np.ndarray]:
@@ -89,23 +78,20 @@ def export_merged(
     base: the directory whose tensors are the frozen ones; None when everything was trained. Tensors keep the base's dtype,
     `dtype` is for those without a base. A partial export never stands under the final name.
     """
-    names = skeleton(config, LoraConfig(full=True)).trainable
-    temporary = _begin(output)
     tensors = {}
-    with Checkpoint(base) if base else nullcontext() as checkpoint:
-        for name in names:
+    with files.new_directory(output) as temporary, Checkpoint(base) if base else nullcontext() as checkpoint:
+        for name in skeleton(config, LoraConfig(full=True)).trainable:
             for layer, key in enumerate(hf_keys(name, config.num_hidden_layers)):
                 tensors[key] = _merged_tensor(name, layer, key, lora, trained, checkpoint, np.dtype(dtype))
-        write_sharded(temporary, tensors, shard_bytes=SHARD_BYTES)
-    hf_config = files.read_json(join(tokenizer.directory, "config.json"))
-    hf_config.pop("dtype", None)  # transformers 5's name of torch_dtype; both are read, one would contradict the other
-    hf_config |= {"architectures": [ARCHITECTURES[hf_config["model_type"]]], "tie_word_embeddings": config.tie_word_embeddings}
-    written = tensors["model.embed_tokens.weight"].dtype
-    hf_config |= {"torch_dtype": str(written), **legacy_rope(config)}
-    hf_config["eos_token_id"] = list(tokenizer.stop_ids) if len(tokenizer.stop_ids) > 1 else tokenizer.stop_ids[0]
-    files.write_json(join(temporary, "config.json"), hf_config)
-    write_tokenizer(temporary, tokenizer)
-    files.move_directory(temporary, output)
+        write_sharded(temporary, tensors)
+        hf_config = files.read_json(join(tokenizer.directory, "config.json"))
+        hf_config.pop("dtype", None)  # transformers 5's name of torch_dtype; both are read, one would contradict the other
+        hf_config |= {"architectures": [ARCHITECTURES[hf_config["model_type"]]], **legacy_rope(config)}
+        hf_config["tie_word_embeddings"] = config.tie_word_embeddings
+        hf_config["torch_dtype"] = str(tensors["model.embed_tokens.weight"].dtype)
+        hf_config["eos_token_id"] = list(tokenizer.stop_ids) if len(tokenizer.stop_ids) > 1 else tokenizer.stop_ids[0]
+        files.write_json(join(temporary, "config.json"), hf_config)
+        write_tokenizer(temporary, tokenizer)
 
 
 def _merged_tensor(
@@ -164,18 +150,16 @@ def export_peft(
     """A PEFT adapter with the tokenizer and chat template it was trained on. `output` must not exist yet."""
     if not lora.targets():
         raise UsageError("this run has no adapter (it trained the base itself): export it with --format=merged")
-    temporary = _begin(output)
-    write_adapter(temporary, config=config, lora=lora, trained=trained, base=base)
-    write_tokenizer(temporary, tokenizer)
-    files.move_directory(temporary, output)
+    with files.new_directory(output) as temporary:
+        write_adapter(temporary, config=config, lora=lora, trained=trained, base=base)
+        write_tokenizer(temporary, tokenizer)
 
 
 def write_tokenizer(output: str, tokenizer: Tokenizer) -> None:
-    """The base's tokenizer files as they are, with the chat template and the stop tokens that the model was trained on."""
+    """The base's tokenizer files and licence as they are, with the chat template and stop tokens the model was trained on."""
     for name in files.list_names(tokenizer.directory):
         if TOKENIZER_FILES.fullmatch(name):
-            with files.open_file(join(tokenizer.directory, name)) as source, files.open_file(join(output, name), "wb") as copy:
-                copy.write(source.read())
+            files.copy_file(join(tokenizer.directory, name), join(output, name))
     config = files.read_json_or(join(tokenizer.directory, "tokenizer_config.json"), {})
     if tokenizer.template is not None:
         config["chat_template"] = tokenizer.template  # transformers < 4.43, TGI and others read only this place
@@ -199,13 +183,3 @@ def legacy_rope(config: ModelConfig) -> dict[str, Any]:
     if scaling is None:
         return {"rope_theta": config.rope_theta, "rope_scaling": None}
     return {"rope_theta": config.rope_theta, "rope_scaling": {"rope_type": "llama3", **vars(scaling)}}
-
-
-def _begin(output: str) -> str:
-    """A fresh temporary directory beside `output`, to be renamed to it at the end."""
-    if files.exists(output):
-        raise UsageError(f"{output} exists already; give another --output, or remove it")
-    temporary = output.rstrip("/") + ".tmp"
-    files.remove_directory(temporary)
-    files.make_directory(temporary)
-    return temporary

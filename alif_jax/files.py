@@ -3,6 +3,9 @@
 import json
 import os
 import posixpath
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import IO, Any
 
 import fsspec
@@ -51,6 +54,30 @@ def move_directory(source: str, target: str) -> None:
     """Renames a directory: in one step on local disks, file by file on object stores."""
     filesystem, local = fsspec.core.url_to_fs(source)
     filesystem.mv(local, fsspec.core.url_to_fs(target)[1], recursive=True)
+
+
+@contextmanager
+def new_directory(output: str) -> Iterator[str]:
+    """A temporary directory beside `output` that becomes it at the end, and is removed where anything fails on the way.
+
+    Raises UsageError where `output` exists already. A kill leaves the temporary one, which the next try clears.
+    """
+    if exists(output):
+        raise UsageError(f"{output} exists already; give another --output, or remove it")
+    temporary = output.rstrip("/") + ".tmp"
+    remove_directory(temporary)
+    make_directory(temporary)
+    try:
+        yield temporary
+        move_directory(temporary, output)
+    except BaseException:
+        remove_directory(temporary)
+        raise
+
+
+def copy_file(source: str, target: str) -> None:
+    with open_file(source) as original, open_file(target, "wb") as copy:
+        shutil.copyfileobj(original, copy)
 
 
 def read_json(path: str) -> Any:

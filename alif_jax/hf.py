@@ -80,7 +80,7 @@ def resolve_model(path: str, *, weights: bool = True) -> str:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", path):
         raise UsageError(f"{path}: neither a directory here nor a hub id of the form owner/name")
     try:
-        patterns = ["*.json", "*.jinja", "*.txt", *(["*.safetensors"] if weights else [])]
+        patterns = ["*.json", "*.jinja", "*.txt", *(["model*.safetensors"] if weights else [])]
         return huggingface_hub.snapshot_download(path, allow_patterns=patterns)
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: no such directory here, and the hub did not give it ({error})") from None
@@ -104,11 +104,14 @@ def load_params(directory: str, model: Skeleton, names: tuple[str, ...], mesh: M
         for name in names:
             if name.endswith(".kernel_qvalue"):
                 scale = name.replace("_qvalue", "_scale")
-                shardings = tuple(sharding_of(mesh, model.axes[n], model.shapes[n].shape, n) for n in (name, scale))
+                specs = tuple(sharding_of(mesh, model.axes[n], model.shapes[n].shape, n).spec for n in (name, scale))
                 how = str(model.shapes[name].dtype).replace("uint4", "nf4")
                 kernel = _load(checkpoint, name, model, mesh, config, dtype=jnp.bfloat16)
-                round_off = jax.jit(partial(quantized, axes=model.axes[name][1:], how=how), out_shardings=shardings)
-                params[name], params[scale] = round_off(kernel)
+                # each device its own shard: no tile crosses a border, and the partitioner would gather NF4's whole kernel
+                round_off = partial(quantized, axes=model.axes[name][1:], how=how)
+                params[name], params[scale] = jax.jit(
+                    jax.shard_map(round_off, mesh=mesh, in_specs=specs[0], out_specs=specs, check_vma=False)
+                )(kernel)
                 kernel.delete()  # before the next one is read
             elif not name.endswith(".kernel_scale"):
                 params[name] = _load(checkpoint, name, model, mesh, config, dtype=model.shapes[name].dtype)

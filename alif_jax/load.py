@@ -1,6 +1,7 @@
 """A model ready to run: from a Hugging Face directory, a hub id, or a run directory of this project."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -12,7 +13,8 @@ from jaxtyping import Array
 
 from alif_jax import UsageError, files
 from alif_jax.attention import BACKENDS
-from alif_jax.checkpoint import load_trainables
+from alif_jax.checkpoint import load_trainables, which_step
+from alif_jax.data.template import DataConfig
 from alif_jax.files import join
 from alif_jax.hf import load_params, read_model_config, resolve_model
 from alif_jax.lora import QUANTIZATIONS, LoraConfig
@@ -32,6 +34,7 @@ class ModelSource:
 
     init_from: a run directory, or a PEFT adapter's, whose trained parameters this run starts from: same base, same targets and
     rank. Another scale is folded into B, so that the product stays the same.
+    init_from_step: of a run, `latest`, `best` or a step's number.
     dtype: of the computation; param_dtype: of frozen parameters (trained ones are fp32). quantization: `int8` or `nf4` holds
     the frozen projections so, with an fp32 scale every 64 weights. remat: `full` or `none`.
     loss_chunk: positions of a row whose logits exist at a time.
@@ -40,6 +43,7 @@ class ModelSource:
     path: str = ""
     random_init: bool = False
     init_from: str = ""
+    init_from_step: str = "latest"
     dtype: str = "bfloat16"
     param_dtype: str = "bfloat16"
     quantization: str = ""
@@ -63,6 +67,7 @@ class Loaded:
     params: Params
     tokenizer: Tokenizer
     mesh: Mesh
+    data: DataConfig = field(default_factory=DataConfig)  # of a run: as it was trained
 
 
 @dataclass(frozen=True)
@@ -75,8 +80,10 @@ class Run:
     base: str
     base_name: str
     random_init: bool
+    quantization: str
     config: ModelConfig
     lora: LoraConfig
+    data: DataConfig
     tokenizer: Tokenizer
 
 
@@ -86,31 +93,44 @@ def is_run(path: str) -> bool:
     return files.exists(config) and "lora" in files.read_json(config)
 
 
+def _keywords(section: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON has no tuples."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in section.items()}
+
+
 def read_run(workdir: str) -> Run:
     resolved = files.read_json(join(workdir, "config.json"))
-    lora: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in resolved["lora"].items()}
+    lora, data = (_keywords(resolved[section]) for section in ("lora", "data"))
     base_name = resolved["model"]["path"]
     base = resolve_model(base_name)
     return Run(
         base=base,
         base_name=base_name,
         random_init=resolved["model"]["random_init"],
+        quantization=resolved["model"].get("quantization", ""),
         config=read_model_config(base),
         lora=LoraConfig(**lora),
-        tokenizer=load_tokenizer(base, resolved["data"]["template"]),
+        data=DataConfig(**data),
+        tokenizer=load_tokenizer(base, data["template"]),
     )
 
 
-def load_model(path: str, mesh: Mesh, *, dtype: Any = jnp.float32, param_dtype: Any = jnp.float32) -> Loaded:
-    """Loads for evaluation or generation. A run directory is its base plus its newest checkpoint, adapters unmerged."""
+def load_model(
+    path: str, mesh: Mesh, *, dtype: Any = jnp.float32, param_dtype: Any = jnp.float32, step: str = "latest"
+) -> Loaded:
+    """Loads for evaluation or generation.
+
+    A run directory is its base, quantised as it was in training, plus its checkpoint `step` (latest, best, or a number), adapters
+    unmerged.
+    """
     if is_run(path):
         run = read_run(path)
         check_heads(run.config, mesh)
-        model = skeleton(run.config, run.lora, dtype=dtype, param_dtype=param_dtype)
-        params = load_trainables(path, model.abstract(mesh, model.trainable))
+        model = skeleton(run.config, run.lora, dtype=dtype, param_dtype=param_dtype, quantization=run.quantization)
+        params = load_trainables(path, model.abstract(mesh, model.trainable), which_step(path, step))
         if not run.random_init:
             params |= load_params(run.base, model, model.frozen, mesh, run.config)
-        return Loaded(run.config, model, params, run.tokenizer, mesh)
+        return Loaded(run.config, model, params, run.tokenizer, mesh, run.data)
     directory = resolve_model(path)
     config = read_model_config(directory)
     check_heads(config, mesh)

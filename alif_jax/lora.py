@@ -26,6 +26,7 @@ PATHS = {
     "lm_head": "lm_head",
 }
 QUANTIZATIONS = ("", "int8", "nf4")
+MOST_LAYERS = 256  # of any model that an expression is tried on
 TILE = 64  # weights that share a scale, as in QLoRA (arXiv 2305.14314)
 
 
@@ -71,11 +72,13 @@ class LoraConfig:
             raise UsageError(f"lora: {', '.join(twice)} is in target_modules and modules_to_save; choose adapter or in full")
         if self.rank < 0 or (self.rank == 0 and targets):
             raise UsageError(f"lora.rank={self.rank}: a positive number (or target_modules=() to train no adapter)")
+        if targets and self.alpha <= 0:
+            raise UsageError(f"lora.alpha={self.alpha}: a positive number, or the adapter does nothing")
         if not 0 <= self.dropout < 1:
             raise UsageError(f"lora.dropout={self.dropout}: at least 0 and below 1")
         if self.use_dora and set(targets) & set(EMBEDDINGS):
             raise UsageError("lora.use_dora: of the seven projections only; take embed_tokens and lm_head out of target_modules")
-        if self.new_rows_only and not self.modules_to_save:
+        if self.new_rows_only and not self.modules_to_save and not self.full:
             raise UsageError("lora.new_rows_only: of which tables? set lora.modules_to_save=embed_tokens,lm_head")
 
     def targets(self) -> tuple[str, ...]:
@@ -104,19 +107,18 @@ def _matched(entry: str) -> list[str]:
     if entry == "all-linear":
         return list(PROJECTIONS)
     try:
-        pattern = re.compile(entry)
+        matched = [module for module in PATHS if any(matches(entry, module, layer) for layer in range(MOST_LAYERS))]
     except re.error as error:
         raise UsageError(f"lora.target_modules: {entry!r} is not a regular expression ({error})") from None
-    matched = []
-    for module, path in PATHS.items():
-        layers = {bool(pattern.fullmatch("model." + path.format(i)) or pattern.fullmatch(path.format(i))) for i in range(128)}
-        if pattern.fullmatch(module) or layers == {True}:
-            matched.append(module)
-        elif layers == {True, False}:
-            raise UsageError(f"lora.target_modules: {entry!r} matches {module} in some layers only; all layers are adapted alike")
     if not matched:
         raise UsageError(f"lora.target_modules: {entry!r} matches nothing; there are {', '.join((*PROJECTIONS, *EMBEDDINGS))}")
     return matched
+
+
+def matches(entry: str, module: str, layer: int) -> bool:
+    """Whether an entry of `target_modules` is the module's name or matches it, or its path in this layer, as a whole."""
+    path = PATHS[module].format(layer)
+    return entry == "all-linear" or any(re.fullmatch(entry, name) for name in (module, path, f"model.{path}"))
 
 
 def variable(value: Float[Array, "..."], axes: Axes, *, trained: bool, param_dtype: jnp.dtype) -> nnx.Variable:
@@ -136,10 +138,14 @@ def quantized(kernel: Float[Array, "layers D F"], axes: Axes, how: str) -> tuple
     Tiles lie along the axis that fsdp does not split: a shard of the kernel has its own scales beside it, whatever the mesh,
     and nothing is exchanged to read a weight.
     """
-    along = 2 if axes[0] == "embed" else 1
-    tiles = {along: math.gcd(TILE, kernel.shape[along])}
-    array = qwix.quantize(kernel, how, channelwise_axes=(0, 3 - along), tiled_axes=tiles, scale_dtype=jnp.float32)
-    return array.qvalue, array.scale
+    along = 1 if axes[0] == "embed" else 0
+    tiles = {along: math.gcd(TILE, kernel.shape[1 + along])}
+
+    def one_layer(kernel_DF: Array) -> tuple[Array, Array]:
+        array = qwix.quantize(kernel_DF, how, channelwise_axes=(1 - along,), tiled_axes=tiles, scale_dtype=jnp.float32)
+        return array.qvalue, array.scale
+
+    return jax.lax.map(one_layer, kernel)  # a layer at a time: the search for the nearest NF4 level takes 40 bytes a weight
 
 
 class Linear(nnx.Module):
@@ -165,7 +171,7 @@ class Linear(nnx.Module):
         (D, F), R = shape, lora.rank
         kernel_key, a_key = jax.random.split(key)
         kernel = jax.random.normal(kernel_key, (layers, D, F)) * stddev
-        self.quantization = "" if lora.trains(module) else quantization
+        self.quantization = quantization
         if self.quantization:
             values, scales = quantized(kernel, axes, quantization)
             self.kernel_qvalue = Frozen(values, axes=("layers", *axes))

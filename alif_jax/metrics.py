@@ -60,11 +60,11 @@ def read_rows(path: str, *, upto: int) -> list[dict[str, Any]]:
     if not exists(path):
         return []
     rows = []
-    with open_file(path, "r") as file:
-        for line in file.read().split("\n"):
+    with open_file(path) as file:
+        for line in file.read().split(b"\n"):
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError:
+            except (json.JSONDecodeError, UnicodeDecodeError):
                 continue
             if isinstance(row, dict) and row.get("step", math.inf) <= upto:
                 rows.append(row)

@@ -9,6 +9,7 @@ Not here: the loss (loss.py), the attention kernels (attention.py), the LoRA ari
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -20,7 +21,7 @@ from jaxtyping import Array, Float, Int
 
 from alif_jax import UsageError
 from alif_jax.attention import attend
-from alif_jax.lora import EMBEDDINGS, QUANTIZATIONS, Frozen, Linear, LoraConfig, Trainable, variable
+from alif_jax.lora import EMBEDDINGS, QUANTIZATIONS, Frozen, Linear, LoraConfig, Trainable, matches, variable
 from alif_jax.model_config import ModelConfig
 from alif_jax.sharding import Axes, constrain, sharding_of
 
@@ -196,28 +197,27 @@ class Table(nnx.Module):
                 self.lora_A = Trainable(jnp.zeros((V, R)), axes=("vocab", "rank"))
                 self.lora_B = Trainable(jax.random.normal(adapter_key, (R, D)), axes=("rank", "embed"))
 
-    def weight(self) -> Array:
-        """The table in its own orientation, with the trained new rows in their place; without the adapter."""
-        table = self.kernel[...] if self.is_head else self.embedding[...]
-        if self.first_new_row is None:
-            return table
-        rows = self.new_rows[...].astype(table.dtype)
-        start = (0, self.first_new_row) if self.is_head else (self.first_new_row, 0)
-        return jax.lax.dynamic_update_slice(table, rows.T if self.is_head else rows, start)
-
     def look_up(self, tokens_BL: Int[Array, "B L"], dtype: Any) -> Float[Array, "B L D"]:
-        x_BLD = jnp.take(self.weight(), tokens_BL, axis=0).astype(dtype)
+        x_BLD = jnp.take(self.embedding[...], tokens_BL, axis=0).astype(dtype)
+        if self.first_new_row is not None:
+            at_BL = tokens_BL - self.first_new_row
+            new_BLD = jnp.take(self.new_rows[...], at_BL, axis=0, mode="clip").astype(dtype)
+            x_BLD = jnp.where((at_BL >= 0)[..., None], new_BLD, x_BLD)
         if self.scale is None:
             return x_BLD
         return x_BLD + self.scale * (jnp.take(self.lora_A[...], tokens_BL, axis=0).astype(dtype) @ self.lora_B[...].astype(dtype))
 
     def project(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
         """fp32 logits over the padded vocabulary. Of an embedding table: its transpose (a tied head)."""
-        kernel_DV = self.weight() if self.is_head else self.weight().T
-        logits = jnp.matmul(hidden, kernel_DV.astype(hidden.dtype), preferred_element_type=jnp.float32)
+        product = partial(jnp.matmul, preferred_element_type=jnp.float32)
+        kernel_DV = self.kernel[...] if self.is_head else self.embedding[...].T
+        logits = product(hidden, kernel_DV.astype(hidden.dtype))
+        if self.first_new_row is not None:
+            new = product(hidden, self.new_rows[...].astype(hidden.dtype).T)
+            logits = jnp.concatenate([logits[..., : self.first_new_row], new], axis=-1)
         if self.is_head and self.scale is not None:
             low_rank = self.scale * (hidden @ self.lora_A[...].astype(hidden.dtype))
-            logits += jnp.matmul(low_rank, self.lora_B[...].astype(hidden.dtype), preferred_element_type=jnp.float32)
+            logits += product(low_rank, self.lora_B[...].astype(hidden.dtype))
         return logits
 
 
@@ -302,6 +302,14 @@ class Llama(nnx.Module):
 
 def _check_trained(config: ModelConfig, lora: LoraConfig, quantization: str) -> None:
     """Raises UsageError for what this model cannot train as `lora` asks."""
+    for entry in () if lora.full else lora.target_modules:
+        for module in lora.targets():
+            layers = [matches(entry, module, layer) for layer in range(config.num_hidden_layers)]
+            if any(layers) != all(layers):
+                raise UsageError(f"lora.target_modules: {entry!r} matches {module} in some layers only; all are adapted alike")
+    for module in lora.targets():
+        if not any(matches(entry, module, layer) for entry in lora.target_modules for layer in range(config.num_hidden_layers)):
+            raise UsageError(f"lora.target_modules: matches {module} in no layer of this model ({config.num_hidden_layers} layers)")
     if config.tie_word_embeddings and "lm_head" in lora.modules_to_save and not lora.full:
         raise UsageError("lora.modules_to_save: this model's head is tied to its embeddings; list embed_tokens alone")
     tied = sorted(set(lora.targets()) & set(EMBEDDINGS)) if config.tie_word_embeddings else []

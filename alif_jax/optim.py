@@ -105,7 +105,7 @@ def group_of(name: str) -> str:
     """
     leaf = name.rsplit(".", 1)[-1]
     if leaf in ("lora_A", "lora_B"):
-        return leaf
+        return "lora_A" if name == "embed_tokens.lora_B" else leaf  # of an embedding's factors B is not the one that begins at 0
     if leaf == "lora_magnitude":
         return "magnitude"
     if leaf in ("scale", "bias"):

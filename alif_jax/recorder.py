@@ -80,9 +80,9 @@ class Recorder:
         loss, trained, grad_norm = (np.asarray(metrics[name]).item() for name in ("loss", "tokens", "grad_norm"))
         self.pace.add(tokens, positions)
         finite, limit = np.isfinite(loss) and np.isfinite(grad_norm), self.spikes.limit()
-        spike = finite and loss > limit
+        spike, regular = finite and loss > limit, step == self.steps or step % self.logging_steps == 0
         row: Row = {}
-        if step == self.first + 1 or step == self.steps or step % self.logging_steps == 0 or spike or not finite:
+        if trained and (regular or step == self.first + 1 or spike or not finite):  # a step of empty rows says nothing
             row = {"loss": loss, "tokens": int(trained), **self.pace.row(step)}
             row |= {"grad_norm": grad_norm, "learning_rate": float(self.learning_rate(step - 1))}
             row |= {"spike": 1} if spike else {}
@@ -90,13 +90,14 @@ class Recorder:
             self.write(step, row)
             raise NotFinite(
                 f"step {step}: loss {loss:.4g}, gradient norm {grad_norm:.4g}, on {named_batch(self.batches.ids_at(step - 1))}. "
-                "Nothing of this step is saved. Look at these records, or lower optim.learning_rate, and --resume"
+                "Nothing of this step is saved. Look at these records; to go on from the last checkpoint without them, or with a "
+                "lower optim.learning_rate, start another --workdir with model.init_from on this one"
             )
         if spike:
             records = named_batch(self.batches.ids_at(step - 1))
             told = f"step {step}: loss {loss:.4g} stands out (limit {limit:.4g}, from the last {len(self.spikes.losses)} logged)"
             if self.writer:
                 print(f"{told}, on {records}", file=sys.stderr, flush=True)
-        if row:
+        if row and (regular or spike):  # not the first row of a process, which an undisturbed run does not have
             self.spikes.logged(loss)
         return step, row

@@ -1,6 +1,7 @@
 """A run before it runs: its config, and everything that can be checked and prepared without loading the base."""
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from alif_jax.files import join
 from alif_jax.flops import flops_per_token
 from alif_jax.guards import check_same_on_all_hosts
 from alif_jax.hf import read_model_config, resolve_model
-from alif_jax.load import ModelSource, check_heads, check_vocabulary
+from alif_jax.load import ModelSource, check_heads, check_vocabulary, is_run
 from alif_jax.lora import LoraConfig
 from alif_jax.metrics import check_reporters
 from alif_jax.model import ModelConfig, Skeleton, skeleton
@@ -30,7 +31,9 @@ from alif_jax.optim import OptimConfig, optimizer
 from alif_jax.samples import Prompt, heldout_prompts
 from alif_jax.sharding import MeshConfig, check_rows, make_mesh
 from alif_jax.tokenizer import Tokenizer, load_tokenizer
-from alif_jax.trained import Table, check_same_table, render_table, trained_table
+from alif_jax.trained import Table, check_same_table, for_checkpoint, render_table, trained_table
+
+CHECKPOINT_SCHEMES = ("file", "gs", "s3")  # where Orbax can write
 
 
 @dataclass(kw_only=True)
@@ -108,6 +111,7 @@ class Run:
     model: Skeleton
     tx: optax.GradientTransformation
     table: Table
+    about: dict[str, Any]  # kept in every checkpoint
     batches: Batches
     heldout: Batches | None
     prompts: Sequence[Prompt]
@@ -118,6 +122,7 @@ def prepare(config: TrainConfig, workdir: str, *, resume: bool) -> Run:
     config.validate()
     check_reporters(config.report_to)
     first = check_workdir(config, workdir, resume)
+    check_same_on_all_hosts("the config, or the run directory it sees,", digest([as_json(config), workdir, first]))
     mesh = make_mesh(config.mesh)
     check_rows(mesh, config.batch_size // config.gradient_accumulation_steps)
     base = resolve_model(config.model.path)
@@ -134,29 +139,40 @@ def prepare(config: TrainConfig, workdir: str, *, resume: bool) -> Run:
         model_config, config.lora, dtype=jnp.dtype(config.model.dtype), param_dtype=jnp.dtype(config.model.param_dtype),
         remat=config.model.remat, attention=config.model.attention, quantization=config.model.quantization,
     )  # fmt: skip
-    table = trained_table(model, config.optim)
-    if first:
-        check_same_table(about(workdir, first), table, f"{workdir}, step {first}")
     batches, heldout = load_batches(config, tokenizer)
+    table = trained_table(model, config.optim)
+    in_checkpoint = for_checkpoint(table) | {"order": data_order(config, batches, heldout)}
+    if first:
+        saved, where = about(workdir, first), f"{workdir}, step {first}"
+        check_same_table(saved, table, where)
+        check_same_order(saved.get("order", {}), in_checkpoint["order"], where)
     return Run(
         config=config, workdir=workdir, first=first, steps=batches.steps, base=base, tokenizer=tokenizer,
         model_config=model_config, mesh=mesh, model=model, tx=optimizer(config.optim, batches.steps), table=table,
-        batches=batches, heldout=heldout, prompts=heldout_prompts(config.data.eval_path or config.data.path, config.num_samples),
+        about=in_checkpoint, batches=batches, heldout=heldout, prompts=sampled_prompts(config, tokenizer),
     )  # fmt: skip
 
 
 def check_workdir(config: TrainConfig, workdir: str, resume: bool) -> int:
     """The number of steps already done there. Raises UsageError for a run that may not be continued (like this)."""
+    scheme = workdir.partition("://")[0] if "://" in workdir else "file"
+    if scheme not in CHECKPOINT_SCHEMES:
+        raise UsageError(f"{workdir}: a run directory is local, or at {' or '.join(f'{s}://' for s in CHECKPOINT_SCHEMES[1:])}")
     path = join(workdir, "config.json")
+    if files.exists(path) and not is_run(workdir):
+        raise UsageError(f"{workdir}: the config.json there is not a run's; give a --workdir of its own")
     if files.exists(path) and not resume:
         raise UsageError(f"{workdir}: a run is there already; continue it with --resume, or give another --workdir")
     done = latest_step(workdir) or 0
     if done:
         saved, now = files.read_json(path), as_json(config)
-        for section, key in (("model", "path"), ("model", "random_init"), *(("lora", key) for key in now["lora"])):
-            if saved[section][key] != now[section][key]:
+        optim = (("optim", key) for key in now["optim"] if "learning_rate" not in key and key != "loraplus_lr_ratio")
+        lora = (("lora", key) for key in now["lora"])  # learning rates are compared with the table in the checkpoint
+        for section, key in (("model", "path"), ("model", "random_init"), *lora, *optim):
+            was = saved[section].get(key)
+            if was != now[section][key]:
                 raise UsageError(
-                    f"{workdir}: {section}.{key} was {saved[section][key]!r} in this run and is {now[section][key]!r} now; "
+                    f"{workdir}: {section}.{key} was {was!r} in this run and is {now[section][key]!r} now; "
                     "resume with the same, or start another --workdir"
                 )
     return done
@@ -172,14 +188,50 @@ def load_batches(config: TrainConfig, tokenizer: Tokenizer) -> tuple[Batches, Ba
         epochs=config.num_train_epochs, max_steps=config.max_steps, seed=config.seed, packing=data.packing,
         weights=data.weights, max_epochs=data.max_epochs, substitute=data.substitute,
     )  # fmt: skip
-    if not sum(map(len, held)):
-        return batches, None
+    wanted = "data.eval_path" if data.eval_path else "early_stopping_patience" if config.early_stopping_patience else ""
     try:
+        if not sum(map(len, held)):
+            raise UsageError(f"{', '.join(data.eval_path or data.path)}: no held-out records")
         examples = fit_rows(held, data)
     except UsageError as error:
+        if wanted:
+            raise UsageError(f"{error}; {wanted} needs some") from None
         say(f"held out       no held-out loss: {error}")
         return batches, None
     return batches, Batches(examples, data.sequence_length, config.batch_size // config.gradient_accumulation_steps)
+
+
+def data_order(config: TrainConfig, batches: Batches, heldout: Batches | None) -> dict[str, Any]:
+    """All that decides which examples a step sees, and what they are measured against."""
+    data = config.data
+    keys = ("sequence_length", "packing", "long_documents", "long_conversations", "weights", "max_epochs", "substitute")
+    return {
+        "data": cache_hash(batches.examples.sources),
+        "held-out data": cache_hash(heldout.examples.sources) if heldout else None,
+        "seed": config.seed,
+        "batch_size": config.batch_size,
+        **{f"data.{key}": as_json(config)["data"][key] for key in keys},
+    } | ({"steps": batches.steps} if data.max_epochs else {})
+
+
+def check_same_order(saved: dict[str, Any], now: dict[str, Any], where: str) -> None:
+    """Raises UsageError where a resumed run would go on with other data, or in another order."""
+    for key, value in now.items():
+        if key in saved and saved[key] != value:
+            raise UsageError(
+                f"{where}: {key} was {saved[key]!r} and is {value!r} now, so the run would not see the rest of its data; "
+                "resume with the same, or start another --workdir (model.init_from goes on from trained parameters)"
+            )
+
+
+def sampled_prompts(config: TrainConfig, tokenizer: Tokenizer) -> list[Prompt]:
+    directories = config.data.eval_path or config.data.path
+    room = config.data.sequence_length - config.sample_max_new_tokens
+    return heldout_prompts(directories, config.num_samples, lambda prompt: len(tokenizer.encode(prompt)) <= room)
+
+
+def digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def describe(run: Run) -> str:
@@ -191,7 +243,8 @@ def describe(run: Run) -> str:
         "trained" + render_table(run.table)[7:],
         f"data           {stats['examples']:,} examples, {stats['tokens']:,} tokens, "
         f"{stats['trained'] / stats['tokens']:.0%} trained (an epoch)",
-        f"rows           {stats['rows']:,} of {run.batches.row_length} tokens, {stats['fill']:.0%} filled",
+        f"rows           {stats['rows']:,} of {run.batches.row_length} tokens, {stats['fill']:.0%} filled"
+        + (f"; {stats['left_out']:,} examples find none in the whole run" if stats["left_out"] else ""),
         f"steps          {run.steps:,} of {config.batch_size} rows" + (f", {run.first:,} done" if run.first else ""),
         f"FLOP           {flops_of(run):.3g} a token, recomputation not counted",
     ]

@@ -24,6 +24,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "BF16": np.dtype(ml_dtypes.bfloat16),
 }
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
+SHARD_BYTES = 5 * 10**9  # as transformers writes them
 HEADER_LIMIT = 100 * 2**20  # as the library's own limit: a larger header is a damaged file
 
 
@@ -151,15 +152,17 @@ def write(path: str, tensors: Mapping[str, Tensor]) -> None:
             if values.shape != tensor.shape or values.dtype != tensor.dtype:
                 raise ValueError(f"{name}: {values.dtype}{values.shape} made, {tensor.dtype}{tensor.shape} announced")
             if not np.isfinite(values.astype(np.float32)).all():
-                raise UsageError(f"{name} has values that are not finite; the run diverged, nothing usable to export")
+                raise UsageError(
+                    f"{name} has values that are not finite in {tensor.dtype}; the run diverged, or they do not fit this type"
+                )
             file.write(values.tobytes())
 
 
-def write_sharded(directory: str, tensors: Mapping[str, Tensor], *, shard_bytes: int) -> None:
-    """`model.safetensors`, or several shards of at most `shard_bytes` with an index, which is written last."""
+def write_sharded(directory: str, tensors: Mapping[str, Tensor], *, shard_bytes: int | None = None) -> None:
+    """`model.safetensors`, or several shards of at most `shard_bytes` (None: SHARD_BYTES) with an index, which is written last."""
     shards: list[dict[str, Tensor]] = [{}]
     for name, tensor in tensors.items():
-        if shards[-1] and sum(other.bytes for other in shards[-1].values()) + tensor.bytes > shard_bytes:
+        if shards[-1] and sum(other.bytes for other in shards[-1].values()) + tensor.bytes > (shard_bytes or SHARD_BYTES):
             shards.append({})
         shards[-1][name] = tensor
     if len(shards) == 1:

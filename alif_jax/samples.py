@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 
 from alif_jax.data.tfrecord import read_records
 from alif_jax.generate import generate
@@ -21,18 +22,17 @@ class Prompt:
     prompt: str
 
 
-def heldout_prompts(directories: Sequence[str], count: int) -> list[Prompt]:
-    """The first user turns of the first `count` held-out conversations; fewer where there are not so many, none for documents."""
+def heldout_prompts(directories: Sequence[str], count: int, fits: Callable[[str], bool]) -> list[Prompt]:
+    """First user turns of `count` held-out conversations, as many of each directory; fewer where there are not so many that fit."""
     prompts: list[Prompt] = []
-    for directory in directories:
-        if len(prompts) >= count:
-            break
-        for record in read_records(directory, "heldout"):
-            turn = next((m["content"] for m in record.messages or () if m["role"] == "user"), None)
-            if turn is not None:
-                prompts.append(Prompt(record.id, record.language, turn))
-            if len(prompts) >= count:
-                break
+    for index, directory in enumerate(directories, start=1):
+        turns = (
+            Prompt(record.id, record.language, message["content"])
+            for record in read_records(directory, "heldout")
+            for message in [m for m in record.messages or () if m["role"] == "user"][:1]
+            if fits(message["content"])
+        )
+        prompts += islice(turns, count * index // len(directories) - len(prompts))
     return prompts
 
 
@@ -41,8 +41,8 @@ def sample(
 ) -> tuple[dict[str, float], list[dict[str, str]]]:
     """({"sample_stop_rate", "sample_script_purity"}, one line a prompt for samples.jsonl).
 
-    stop rate: share of the answers that end with a stop token. script purity: mean of `script_share` over the answers of whose
-    language it knows the script; left out without the function or such an answer.
+    stop rate: share of the answers that end with a stop token. script purity: mean of `script_share` over the answers that have
+    letters and of whose language it knows the script; left out without the function or such an answer.
     """
     answers = generate(
         loaded, [prompt.prompt for prompt in prompts], max_new_tokens=max_new_tokens,
@@ -54,7 +54,8 @@ def sample(
     ]
     metrics = {"sample_stop_rate": sum(answer.finish_reason == "stop" for answer in answers) / len(answers)}
     if script_share is not None:
-        shares = [script_share(answer.text, prompt.language) for prompt, answer in zip(prompts, answers, strict=True)]
+        said = [(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True) if any(map(str.isalpha, answer.text))]
+        shares = [script_share(answer.text, prompt.language) for prompt, answer in said]
         known = [share for share in shares if share is not None]
         if known:
             metrics["sample_script_purity"] = math.fsum(known) / len(known)

@@ -3,7 +3,7 @@
 `A` microbatches of a step, `B` rows, `L` tokens.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -14,8 +14,8 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from alif_jax import UsageError
-from alif_jax.checkpoint import State, load_trainables, restore
+from alif_jax import UsageError, files
+from alif_jax.checkpoint import State, load_trainables, restore, which_step
 from alif_jax.hf import load_params
 from alif_jax.load import ModelSource, is_run, read_run
 from alif_jax.lora import LoraConfig, dora_norm
@@ -46,54 +46,75 @@ def init_state(
     abstract = model.abstract(mesh, model.trainable)
     shardings = {name: leaf.sharding for name, leaf in abstract.items()}
     if source.init_from:
-        trainable = continued(source.init_from, lora, model_config, base, abstract)
+        trainable = continued(source.init_from, source.init_from_step, lora, model_config, base, abstract)
     else:
         from_base = tuple(name for name in model.trainable if ".lora_" not in name and not source.random_init)
-        new = tuple(name for name in model.trainable if name not in from_base)
+        magnitudes = tuple(name for name in model.trainable if name.endswith(".lora_magnitude"))
+        new = tuple(name for name in model.trainable if name not in (*from_base, *magnitudes))
         make = jax.jit(partial(random_params, model_config, lora, names=new), out_shardings={n: shardings[n] for n in new})
         values = make(jax.random.key(seed))
         if from_base:
             values |= load_params(base, model, from_base, mesh, model_config)
-        for name in (name for name in new if name.endswith(".lora_magnitude")):
-            a, b, kernel = values[name[:-9] + "A"], values[name[:-9] + "B"], frozen[name.replace("lora_magnitude", "kernel")]
-            values[name] = jax.jit(partial(dora_norm, scale=lora.scale()), out_shardings=shardings[name])(kernel, a, b)
+        for name in magnitudes:
+            module = name.removesuffix(".lora_magnitude")
+            of_adapter = frozen[f"{module}.kernel"], values[f"{module}.lora_A"], values[f"{module}.lora_B"]
+            values[name] = jax.jit(partial(_dora_norms, scale=lora.scale()), out_shardings=shardings[name])(*of_adapter)
         trainable = {name: values[name] for name in model.trainable}
     init_optimizer = jax.jit(tx.init, out_shardings=state_shardings(tx, abstract, shardings, replicated(mesh)))
     return trainable, init_optimizer(trainable)
 
 
+def _dora_norms(kernel: Array, lora_A: Array, lora_B: Array, *, scale: float) -> Array:
+    """`dora_norm` a layer at a time: the whole stack in fp32 would be twice the base."""
+    return jax.lax.map(lambda layer: dora_norm(layer[0], layer[1], layer[2], scale), (kernel, lora_A, lora_B))
+
+
+def _what_is_trained(lora: LoraConfig) -> dict[str, Any]:
+    """What a run that goes on must have as the one before."""
+    targets = lora.targets()
+    said = {"full": lora.full, "target_modules": targets, "rank": lora.rank if targets else 0, "use_dora": lora.use_dora}
+    return said | {"modules_to_save": tuple(sorted(lora.modules_to_save)), "new_rows_only": lora.new_rows_only}
+
+
 def continued(
-    path: str, lora: LoraConfig, config: ModelConfig, base: str, abstract: Mapping[str, jax.ShapeDtypeStruct]
+    path: str, step: str, lora: LoraConfig, config: ModelConfig, base: str, abstract: Mapping[str, jax.ShapeDtypeStruct]
 ) -> Params:
-    """The trained parameters of a run directory or a PEFT adapter, onto the shardings of `abstract`.
+    """The trained parameters of a run directory (its checkpoint `step`) or a PEFT adapter, onto the shardings of `abstract`.
 
     The product s·A·B stays what it was: where this run's scale is another, B ← B·s_theirs/s_ours.
     """
     if is_run(path):
         run = read_run(path)
-        if run.base != base:
+        if files.absolute(run.base) != files.absolute(base):
             raise UsageError(f"model.init_from={path}: its base is {run.base_name}, this run's is {base}; continue with the same")
-        for key in ("full", "modules_to_save", "new_rows_only", "use_dora", "rank"):
-            if getattr(run.lora, key) != getattr(lora, key):
+        there, here = _what_is_trained(run.lora), _what_is_trained(lora)
+        for key in there:
+            if there[key] != here[key]:
                 raise UsageError(
-                    f"model.init_from={path}: lora.{key} is {getattr(run.lora, key)!r} there and {getattr(lora, key)!r} here; "
-                    "continue with the same"
+                    f"model.init_from={path}: lora.{key} is {there[key]!r} there and {here[key]!r} here; continue with the same"
                 )
-        if run.lora.targets() != lora.targets():
-            raise UsageError(
-                f"model.init_from={path}: its adapters are on {', '.join(run.lora.targets())}, this run's on "
-                f"{', '.join(lora.targets())}; continue with the same lora.target_modules"
-            )
-        trainable = load_trainables(path, abstract)
+        trainable = load_trainables(path, abstract, which_step(path, step))
         factor = run.lora.scale() / lora.scale() if lora.targets() else 1.0
         return {name: values * factor if name.endswith(".lora_B") and factor != 1 else values for name, values in trainable.items()}
     if not is_adapter(path):
         raise UsageError(f"model.init_from={path}: neither a run directory nor a PEFT adapter (adapter_config.json)")
+    made_for = files.read_json(files.join(path, "adapter_config.json")).get("base_model_name_or_path")
+    if jax.process_index() == 0:
+        print(f"init_from      {path}, made for {made_for}; this run's base is {base}", flush=True)
     adapter = read_adapter(path, lora, config)
     return {
         name: jax.make_array_from_callback(leaf.shape, leaf.sharding, partial(np.ndarray.__getitem__, adapter[name]))
         for name, leaf in abstract.items()
     }
+
+
+def compile_step(model: Skeleton, tx: optax.GradientTransformation, mesh: Mesh, *, chunk: int) -> Callable[..., Any]:
+    """`train_step` with its state donated, and handed back on the very shardings that it came on: compiled once."""
+    abstract = model.abstract(mesh, model.trainable)
+    shardings = {name: leaf.sharding for name, leaf in abstract.items()}
+    state = state_shardings(tx, abstract, shardings, replicated(mesh))
+    step = partial(train_step, model=model, tx=tx, chunk=chunk)
+    return jax.jit(step, donate_argnums=(0, 1), out_shardings=(shardings, state, replicated(mesh)))
 
 
 def state_tree(trainable: Mapping[str, Any], opt_state: optax.OptState) -> State:
@@ -128,8 +149,8 @@ def train_step(
 ) -> tuple[Params, optax.OptState, dict[str, Array]]:
     """One optimizer step on a batch of `[A, B, L]` arrays. Loss and gradients are Σ over tokens / Σ tokens, over all of A and B.
 
-    dropout_key: this step's; None without dropout. A step whose loss or gradient is not finite changes nothing: what is in
-    flight behind it, and a checkpoint of it, are still the last good state (the loop reads the metrics and stops).
+    dropout_key: this step's; None without dropout. A step without a token to train on, or whose loss or gradient is not finite,
+    changes nothing (of the latter the loop hears one step later, and stops).
     """
 
     def loss_sum(trainable: Params, rows: Mapping[str, Array], key: Array | None) -> Array:
@@ -146,10 +167,11 @@ def train_step(
     zeros = (jnp.float32(0), jax.tree.map(jnp.zeros_like, trainable))
     keys = None if dropout_key is None else jax.random.split(dropout_key, batch["tokens"].shape[0])
     (loss, grads), _ = jax.lax.scan(microbatch, zeros, (dict(batch), keys))
-    tokens = jnp.maximum(jnp.sum(batch["loss_mask"]), 1)
-    grads = jax.tree.map(lambda g: g / tokens, grads)
-    metrics = {"loss": loss / tokens, "tokens": tokens, "grad_norm": optax.global_norm(grads)}
+    tokens = jnp.sum(batch["loss_mask"])
+    divisor = jnp.maximum(tokens, 1)
+    grads = jax.tree.map(lambda g: g / divisor, grads)
+    metrics = {"loss": loss / divisor, "tokens": tokens, "grad_norm": optax.global_norm(grads)}
     updates, new_state = tx.update(grads, opt_state, trainable)
-    finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
-    keep = partial(jnp.where, finite)
+    good = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"]) & (tokens > 0)
+    keep = partial(jnp.where, good)
     return jax.tree.map(keep, optax.apply_updates(trainable, updates), trainable), jax.tree.map(keep, new_state, opt_state), metrics

@@ -3,8 +3,6 @@
 run.py prepares (config, data, model's shape), step.py is one step on the device, recorder.py what the host does beside it.
 """
 
-import hashlib
-import json
 from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
@@ -28,11 +26,10 @@ from alif_jax.metrics import JsonLines, MetricWriter, Pace, heldout_metrics, met
 from alif_jax.model import Params
 from alif_jax.optim import schedule
 from alif_jax.recorder import Recorder, Row
-from alif_jax.run import Run, TrainConfig, as_json, describe, flops_of, prepare, say
+from alif_jax.run import Run, TrainConfig, as_json, describe, digest, flops_of, prepare, say
 from alif_jax.samples import ScriptShare, sample
 from alif_jax.sharding import put_batch
-from alif_jax.step import init_state, restore_state, state_tree, train_step
-from alif_jax.trained import for_checkpoint
+from alif_jax.step import compile_step, init_state, restore_state, state_tree
 
 
 def fit(config: TrainConfig, workdir: str, *, resume: bool = False, script_share: ScriptShare | None = None) -> Row:
@@ -45,13 +42,16 @@ def fit(config: TrainConfig, workdir: str, *, resume: bool = False, script_share
     run = prepare(config, workdir, resume=resume)
     history = read_rows(metrics_path(workdir), upto=run.first)
     stopping = EarlyStopping(config.early_stopping_patience, [row["heldout_loss"] for row in history if "heldout_loss" in row])
-    say(describe(run))
+    check_same_on_all_hosts("metrics.jsonl", digest([stopping.best, stopping.since_best]))
     row: Row = {}
     if run.first >= run.steps or stopping.exhausted:
+        why = "complete" if run.first >= run.steps else "stopped early; a higher early_stopping_patience goes on"
+        say(f"{workdir}: {run.first:,} of {run.steps:,} steps are done, the run is {why}")
         return row
+    say(describe(run))
     with jax.set_mesh(run.mesh):
         trainable, opt_state, frozen = first_state(run)
-        step_fn = jax.jit(partial(train_step, model=run.model, tx=run.tx, chunk=config.model.loss_chunk), donate_argnums=(0, 1))
+        step_fn = compile_step(run.model, run.tx, run.mesh, chunk=config.model.loss_chunk)
         begin_run(config, workdir)
         with (
             Preemption() as preemption,
@@ -64,18 +64,18 @@ def fit(config: TrainConfig, workdir: str, *, resume: bool = False, script_share
                 trainable, opt_state, metrics = step_fn(trainable, opt_state, frozen, put_batch(run.mesh, batch), key)
                 recorder.dispatched(step, metrics, batch)
                 preempted = preemption.after(step) and step < run.steps
-                due = what_is_due(run, step)
-                if not (due or preempted):
+                due = {"save"} if preempted else what_is_due(run, step)  # no time for a look: who preempts does not wait long
+                if not due:
                     continue
                 row = recorder.catch_up()
                 with recorder.pace.paused():
                     row |= look(run, {**frozen, **trainable}, step, due, script_share)
                 improved = "heldout_loss" in row and stopping.improved(row["heldout_loss"])
                 recorder.write(step, row)
-                if "save" in due or improved or stopping.exhausted or preempted:
+                if "save" in due or improved or stopping.exhausted:
                     recorder.flush()  # so that no checkpoint is newer than its row
                     state = state_tree(trainable, opt_state)
-                    save(checkpointer, step, state, heldout_loss=row.get("heldout_loss"), about=for_checkpoint(run.table))
+                    save(checkpointer, step, state, heldout_loss=row.get("heldout_loss"), about=run.about)
                 if preempted:
                     raise Preempted(f"SIGTERM: stopped after step {step} of {run.steps}, which is saved; --resume goes on")
                 if stopping.exhausted:
@@ -98,8 +98,6 @@ def first_state(run: Run) -> tuple[Params, optax.OptState, Params]:
 def begin_run(config: TrainConfig, workdir: str) -> None:
     """Process 0 makes the directory and writes config.json, after every process has looked at what was there."""
     if jax.process_count() > 1:
-        digest = hashlib.sha256(json.dumps(as_json(config), sort_keys=True).encode()).hexdigest()
-        check_same_on_all_hosts("the config", digest)
         multihost_utils.sync_global_devices("every process has looked at the run directory")
     path = join(workdir, "config.json")
     if jax.process_index() == 0 and files.read_json_or(path, None) != as_json(config):
@@ -115,7 +113,8 @@ def start_recorder(run: Run, history: Sequence[Row]) -> Recorder:
         writer = MetricWriter(
             run.workdir, first_step=run.first, steps=run.steps, report_to=config.report_to, config=as_json(config)
         )
-    losses = [row["loss"] for row in history if row.get("loss") is not None]
+    regular = (row for row in history if row["step"] % config.logging_steps == 0 or "spike" in row)
+    losses = [row["loss"] for row in regular if row.get("loss") is not None]
     return Recorder(
         writer, batches=run.batches, spikes=SpikeGuard(config.spike_sigma, losses),
         pace=Pace(flops_of(run) / (peak * run.mesh.size) if peak else None),

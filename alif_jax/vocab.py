@@ -24,7 +24,6 @@ from alif_jax.hf import read_model_config, resolve_model
 from alif_jax.model_config import ModelConfig
 from alif_jax.safetensors import Checkpoint, Tensor, write_sharded
 
-SHARD_BYTES = 5 * 10**9  # as transformers writes them
 TABLES = ("model.embed_tokens.weight", "lm_head.weight")
 COPIED = re.compile(
     r"(tokenizer_config|special_tokens_map|added_tokens|generation_config)\.json|chat_template\.(jinja|json)|(LICEN[CS]E|NOTICE).*"
@@ -213,12 +212,9 @@ def check_tables(checkpoint: Checkpoint, base: Base, config: ModelConfig) -> Non
 
 def write(output: str, spec: str, base: Base, extension: Extension, checkpoint: Checkpoint) -> None:
     """The whole directory, under a temporary name until it is complete."""
-    temporary = output.rstrip("/") + ".tmp"
-    files.remove_directory(temporary)
-    files.make_directory(temporary)
-    try:
+    with files.new_directory(output) as temporary:
         tensors = {name: _tensor(checkpoint, name, base.size, extension.parts) for name in checkpoint.entries}
-        write_sharded(temporary, tensors, shard_bytes=SHARD_BYTES)
+        write_sharded(temporary, tensors)
         config = files.read_json(join(base.directory, "config.json"))
         if config["vocab_size"] > base.size:
             tell(f"{config['vocab_size'] - base.size:,} rows of the base have no token: new tokens take their place")
@@ -227,14 +223,9 @@ def write(output: str, spec: str, base: Base, extension: Extension, checkpoint: 
         files.write_text(join(temporary, "tokenizer.json"), spec)
         for name in files.list_names(base.directory):
             if COPIED.fullmatch(name):
-                with files.open_file(join(base.directory, name)) as source, files.open_file(join(temporary, name), "wb") as copy:
-                    copy.write(source.read())
+                files.copy_file(join(base.directory, name), join(temporary, name))
             elif CONTRADICTING.fullmatch(name):
                 tell(f"{name} is left out: it holds the old vocabulary; tokenizer.json is what everything reads")
-        files.move_directory(temporary, output)
-    except BaseException:
-        files.remove_directory(temporary)
-        raise
 
 
 def _tensor(checkpoint: Checkpoint, name: str, rows: int, parts: Sequence[Sequence[int]]) -> Tensor:

@@ -16,8 +16,9 @@ from launch import app
 MODEL = flags.DEFINE_string("model", None, "Hugging Face directory, hub id, or run directory", required=True)
 DATA = flags.DEFINE_string("data", None, "directory of shards with manifest.json", required=True)
 SPLIT = flags.DEFINE_enum("split", "heldout", ["heldout", "train"], "which records")
-SEQUENCE_LENGTH = flags.DEFINE_integer("sequence_length", 2048, "tokens a row")
-TEMPLATE = flags.DEFINE_string("template", "", "chat template; default: the model's own")
+STEP = flags.DEFINE_string("step", "latest", "of a run, which checkpoint: latest, best, or a step's number")
+SEQUENCE_LENGTH = flags.DEFINE_integer("sequence_length", 0, "tokens a row; 0: as the run was trained, or 2048")
+TEMPLATE = flags.DEFINE_string("template", "", "chat template, loss on responses; default: as the run was trained, or the model's")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "rows at a time")
 DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "of weights and computation")
 JSON = flags.DEFINE_bool("json", False, "one JSON object instead of a table")
@@ -28,7 +29,7 @@ def main(argv: list[str]) -> None:
     from alif_jax.load import load_model
     from alif_jax.sharding import MeshConfig, make_mesh
 
-    loaded = load_model(MODEL.value, make_mesh(MeshConfig()), dtype=DTYPE.value, param_dtype=DTYPE.value)
+    loaded = load_model(MODEL.value, make_mesh(MeshConfig()), dtype=DTYPE.value, param_dtype=DTYPE.value, step=STEP.value)
     result = evaluate_loss(
         loaded, DATA.value, split=SPLIT.value, sequence_length=SEQUENCE_LENGTH.value, batch_size=BATCH_SIZE.value,
         template=TEMPLATE.value,

@@ -21,6 +21,7 @@ MAX_NEW_TOKENS = flags.DEFINE_integer("max_new_tokens", 128, "stop there at the 
 TEMPERATURE = flags.DEFINE_float("temperature", 0.0, "0 takes the likeliest token each time")
 TOP_P = flags.DEFINE_float("top_p", 1.0, "sample from the smallest set of tokens with this probability")
 SEED = flags.DEFINE_integer("seed", 0, "of the sampling")
+STEP = flags.DEFINE_string("step", "latest", "of a run, which checkpoint: latest, best, or a step's number")
 LANGUAGE = flags.DEFINE_string("language", None, "English name of the answers' language, for templates that write it")
 RAW = flags.DEFINE_bool("raw", False, "no chat template")
 JSON = flags.DEFINE_bool("json", False, "one JSON object a line")
@@ -35,7 +36,7 @@ def main(argv: list[str]) -> None:
     from alif_jax.sharding import MeshConfig, make_mesh
 
     prompts = read_prompts(PROMPTS_FILE.value) if PROMPTS_FILE.value is not None else [PROMPT.value or ""]
-    loaded = load_model(MODEL.value, make_mesh(MeshConfig()), dtype=DTYPE.value, param_dtype=DTYPE.value)
+    loaded = load_model(MODEL.value, make_mesh(MeshConfig()), dtype=DTYPE.value, param_dtype=DTYPE.value, step=STEP.value)
     results = generate(
         loaded, prompts, max_new_tokens=MAX_NEW_TOKENS.value, temperature=TEMPERATURE.value, top_p=TOP_P.value,
         seed=SEED.value, raw=RAW.value, languages=[LANGUAGE.value] * len(prompts),

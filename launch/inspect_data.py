@@ -20,7 +20,9 @@ SPLIT = flags.DEFINE_enum("split", "train", ["train", "heldout"], "which records
 
 
 def main(argv: list[str]) -> None:
-    os.environ["JAX_PLATFORMS"] = "cpu"  # the recipe's types come with JAX, which must not take an accelerator
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")  # no accelerator is needed, and one that trains must not be disturbed
     from alif_jax import UsageError
     from alif_jax.data.inspect import report
     from alif_jax.hf import resolve_model

@@ -1,13 +1,16 @@
 """The cache of tokenised sources: equal to a direct encode, made once, made again when it is damaged or when its key changes."""
 
 import dataclasses
+import fcntl
 import json
 import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ from alif_jax.chat_template import read_template
 from alif_jax.data import cache
 from alif_jax.data.cache import ARRAYS, cache_hash, open_sources
 from alif_jax.data.template import DataConfig, encode_batch
-from alif_jax.data.tfrecord import read_records
+from alif_jax.data.tfrecord import read_manifest, read_records, shards_of
 from alif_jax.tokenizer import Tokenizer, load_tokenizer
 from tests import tiny
 
@@ -46,7 +49,8 @@ def config_of(place: Path, *paths: str, **changes: Any) -> DataConfig:
 
 
 def entries(place: Path) -> list[str]:
-    return sorted(os.listdir(place / "cache"))
+    """All that is in the cache directory but the locks."""
+    return sorted(name for name in os.listdir(place / "cache") if not name.endswith(".lock"))
 
 
 @pytest.fixture
@@ -97,7 +101,7 @@ def test_heldout_and_a_split_that_is_not_there(tmp_path: Path, data: str, tokeni
 
 
 def files_of(place: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(place)): path.read_bytes() for path in sorted((place / "cache").rglob("*.*"))}
+    return {str(path.relative_to(place)): path.read_bytes() for path in sorted((place / "cache").glob("*/*"))}
 
 
 def test_two_workers_write_what_one_process_writes(
@@ -122,11 +126,20 @@ def test_the_size_of_tasks_changes_nothing(
         assert files_of(tmp_path / "a") == files_of(tmp_path / str(size))
 
 
+def test_a_task_says_where_its_records_stand(data: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "TASK_BYTES", 900)
+    shards = shards_of(read_manifest(data), "train")
+    tasks = list(cache._tasks(data, shards))
+    for shard in shards:
+        mine = [task for task in tasks if task.path == f"{data}/{shard['path']}"]
+        assert [task.first for task in mine] == [0, *np.cumsum([len(task.payloads) for task in mine])[:-1]] and len(mine) > 2
+
+
 def test_errors_of_records_come_out_of_workers(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    question = dataclasses.replace(tiny.conversations(20)[7], messages=({"role": "user", "content": "سوال"},), id="0123abcd")
-    data = tiny.make_shards(tmp_path / "data", [*tiny.conversations(20), question], heldout=0)
+    mark = dataclasses.replace(tiny.conversations(20)[7], messages=({"role": "user", "content": "سوال\ufdd0"},), id="0123abcd")
+    data = tiny.make_shards(tmp_path / "data", [*tiny.conversations(20), mark], heldout=0)
     for workers in (1, 2):
-        with pytest.raises(UsageError, match="record 0123abcd .* has no token to train on"):
+        with pytest.raises(UsageError, match=r"record 0123abcd .*: the text has U\+FDD0"):
             open_sources(config_of(tmp_path, data, workers=workers), tokenizer, "train")
     assert entries(tmp_path) == []  # nothing half-made is left
 
@@ -188,6 +201,8 @@ def test_tokenizer_template_split_and_text_are_in_the_key(
     assert made(tokenizer) and not made(load_tokenizer(base))
     assert made(load_tokenizer(base, "alpaca")) and not made(load_tokenizer(base, "turns"))
     assert made(dataclasses.replace(tokenizer, bos_token=None))
+    tokenizer.marked_templates()  # what is found of the first is kept by the second, so that only the template differs
+    assert made(dataclasses.replace(tokenizer, template=f"{tokenizer.template}{{# #}}"))
     other = shutil.copytree(base, tmp_path / "other")
     assert not made(load_tokenizer(str(other)))  # where it lies does not matter
     vocabulary = json.loads((other / "tokenizer.json").read_text())
@@ -206,11 +221,11 @@ def test_tokenizer_template_split_and_text_are_in_the_key(
 def test_the_default_place(tmp_path: Path, data: str, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     open_sources(DataConfig(path=(data,)), tokenizer, "train")
-    assert len(os.listdir(tmp_path / "xdg" / "alif_jax")) == 1
+    assert len(list((tmp_path / "xdg" / "alif_jax").glob("*/"))) == 1
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     open_sources(DataConfig(path=(data,)), tokenizer, "train")
-    assert len(os.listdir(tmp_path / "home" / ".cache" / "alif_jax")) == 1
+    assert len(list((tmp_path / "home" / ".cache" / "alif_jax").glob("*/"))) == 1
 
 
 def test_a_cache_directory_that_cannot_be_made(tmp_path: Path, data: str, tokenizer: Tokenizer) -> None:
@@ -251,24 +266,113 @@ def test_a_damaged_cache_is_made_again(
     assert sum(calls) == 80
 
 
-def test_the_first_of_two_processes_wins(tmp_path: Path, data: str, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While this process writes, another one finishes: its cache stays, ours goes."""
-    write, inodes = cache._write, list[int]()
+def test_a_damaged_cache_that_cannot_be_deleted_is_out_of_the_way(
+    tmp_path: Path, data: str, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = cache_hash(open_sources(config_of(tmp_path, data), tokenizer, "train"))
+    flip(tmp_path / "cache" / entries(tmp_path)[0] / "tokens.npy", 200)
+    monkeypatch.setattr(shutil, "rmtree", lambda *args, **kwargs: None)
+    [again] = open_sources(config_of(tmp_path, data), tokenizer, "train")
+    assert cache_hash([again]) == first == cache_hash(open_sources(config_of(tmp_path, data), tokenizer, "train"))
+    assert len(entries(tmp_path)) == 2  # the damaged one, aside
 
-    def place() -> int:
-        return (tmp_path / "cache" / entries(tmp_path)[0] / "tokens.npy").stat().st_ino
 
-    def slow(path: str, parts: Any) -> None:
-        monkeypatch.setattr(cache, "_write", write)
-        shutil.rmtree(path)
+@pytest.mark.parametrize("fails", ["rename", "flock"])
+def test_a_damaged_cache_that_cannot_be_moved_is_refused(
+    tmp_path: Path, data: str, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    open_sources(config_of(tmp_path, data), tokenizer, "train")
+    flip(tmp_path / "cache" / entries(tmp_path)[0] / "tokens.npy", 200)
+
+    def refuse(*args: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(*{"rename": (os, "rename"), "flock": (fcntl, "flock")}[fails], refuse)
+    with pytest.raises(UsageError, match="cannot make the cache of .*Permission denied.*data.cache_dir"):
         open_sources(config_of(tmp_path, data), tokenizer, "train")
-        inodes.append(place())
-        os.mkdir(path)
-        write(path, parts)
+
+
+@pytest.mark.parametrize("sound", [True, False])
+def test_a_cache_that_appears_meanwhile_is_taken_only_if_it_is_sound(
+    tmp_path: Path, data: str, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, sound: bool
+) -> None:
+    """While this process writes, one of another host that does not see the lock finishes."""
+    [source] = open_sources(config_of(tmp_path / "other", data), tokenizer, "train")
+    [key], write = entries(tmp_path / "other"), cache._write
+
+    def slow(path: str, *args: Any) -> None:
+        write(path, *args)
+        shutil.copytree(tmp_path / "other" / "cache" / key, tmp_path / "cache" / key)
+        if not sound:
+            flip(tmp_path / "cache" / key / "ids.npy", 200)
 
     monkeypatch.setattr(cache, "_write", slow)
-    sources = open_sources(config_of(tmp_path, data), tokenizer, "train")
-    assert inodes == [place()] and len(entries(tmp_path)) == 1 and len(sources[0]) == 40
+    if sound:
+        assert cache_hash(open_sources(config_of(tmp_path, data), tokenizer, "train")) == cache_hash([source])
+    else:
+        with pytest.raises(UsageError, match=f"{key}: cannot make the cache"):
+            open_sources(config_of(tmp_path, data), tokenizer, "train")
+    assert entries(tmp_path) == [key]
+
+
+def test_errors_of_shards_are_not_blamed_on_the_cache(
+    tmp_path: Path, data: str, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: str, count: int) -> None:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(cache, "read_counted", refuse)
+    with pytest.raises(PermissionError, match="train-00000-of-00003.tfrecord"):
+        open_sources(config_of(tmp_path, data), tokenizer, "train")
+    assert entries(tmp_path) == []
+
+
+# --- several processes
+
+
+def test_of_several_processes_one_tokenises(
+    tmp_path: Path, data: str, tokenizer: Tokenizer, calls: list[int], monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Locks are held by an open file, so threads stand for processes. A damaged cache is made again by one of them, too."""
+    monkeypatch.setattr(cache, "PATIENCE", 0.05)
+    counted = cache.encode_batch
+
+    def slow(*args: Any) -> Any:
+        time.sleep(0.1)
+        return counted(*args)
+
+    monkeypatch.setattr(cache, "encode_batch", slow)
+    for times in (1, 2):
+        with ThreadPoolExecutor(3) as threads:
+            made = [threads.submit(open_sources, config_of(tmp_path, data), tokenizer, "train") for _ in range(3)]
+            assert len({cache_hash(one.result()) for one in made}) == 1
+        said = capsys.readouterr().err
+        assert sum(calls) == 40 * times and len(entries(tmp_path)) == 1
+        assert said.count(f".lock: waiting for the process that tokenises {data}") == 2 and said.count("tokenised ") == 1
+        flip(tmp_path / "cache" / entries(tmp_path)[0] / "tokens.npy", 200)
+
+
+def test_what_a_killed_process_leaves_is_removed(
+    tmp_path: Path, data: str, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its lock, at once; its half-made directory, by the next one that makes this cache. Those of other caches stay."""
+    monkeypatch.setattr(cache, "PATIENCE", 0.05)
+    open_sources(config_of(tmp_path / "other", data), tokenizer, "train")
+    [key] = entries(tmp_path / "other")
+    for name in (f"{key}.0123abcd", f"{'0' * 64}.0123abcd"):
+        (tmp_path / "cache" / name).mkdir(parents=True)
+    lock = str(tmp_path / "cache" / f"{key}.lock")
+    code = "import fcntl, sys, time; f = open(sys.argv[1], 'w'); fcntl.flock(f, 2); print('held', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-S", "-c", code, lock], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
+        with ThreadPoolExecutor(1) as thread:
+            made = thread.submit(open_sources, config_of(tmp_path, data), tokenizer, "train")
+            time.sleep(0.3)
+            assert not made.done() and "waiting" in capsys.readouterr().err
+            other.kill()
+            assert len(made.result(timeout=30)[0]) == 40
+    assert entries(tmp_path) == sorted([key, f"{'0' * 64}.0123abcd"])
 
 
 def test_hashes_tell_sources_and_their_order_apart(tmp_path: Path, data: str, tokenizer: Tokenizer) -> None:

@@ -167,7 +167,7 @@ def test_without_an_adapter_every_bit_is_the_bases(bases: Any, tmp_path: Path, d
 def test_a_sharded_export_is_the_same(bases: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Trained(bases(max_shard_size="100KB"), UNEVEN)
     run.trained = {}
-    monkeypatch.setattr("alif_jax.export.SHARD_BYTES", 50_000)
+    monkeypatch.setattr("alif_jax.safetensors.SHARD_BYTES", 50_000)
     output = run.merged(tmp_path / "merged")
     assert len(list(Path(output).glob("model-*.safetensors"))) > 5
     same_tensors(output, run.base)
@@ -298,7 +298,7 @@ def test_an_output_that_exists_is_left_alone(bases: Any, tmp_path: Path, kind: s
 
 @pytest.mark.parametrize("kind", ["merged", "peft"])
 def test_after_a_killed_export(bases: Any, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed at its last file: nothing stands under the final name, and the next try is not disturbed by the leftovers."""
+    """Broken off at its last file it leaves nothing; what a kill leaves beside the final name does not disturb the next try."""
     run = Trained(bases(), UNEVEN)
 
     def killed(*_: object) -> None:
@@ -307,9 +307,9 @@ def test_after_a_killed_export(bases: Any, tmp_path: Path, kind: str, monkeypatc
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("alif_jax.export.write_tokenizer", killed)
         getattr(run, kind)(tmp_path / "deep" / "out")
-    [leftover] = (tmp_path / "deep").iterdir()
-    assert leftover.name != "out" and any(leftover.glob("*.safetensors"))
-    (leftover / "model-00001-of-00002.safetensors").write_text("of another attempt")
+    assert not list((tmp_path / "deep").iterdir())
+    (tmp_path / "deep" / "out.tmp").mkdir()
+    (tmp_path / "deep" / "out.tmp" / "model-00001-of-00002.safetensors").write_text("of another attempt")
     output = getattr(run, kind)(tmp_path / "deep" / "out")
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["out"]
     assert not (Path(output) / "model-00001-of-00002.safetensors").exists()
@@ -481,7 +481,7 @@ def test_the_best_checkpoint_or_that_of_a_step_is_exported(bases: Any, tmp_path:
     for step in ("best", "3"):
         export_run(workdir, f"{tmp_path}/{step}", "merged", step)
         same_tensors(f"{tmp_path}/{step}", run.merged(tmp_path / f"expected {step}"))
-    for step, message in (("5", "no checkpoint of step 5; there are 3, 7"), ("last", "--step=last: latest, best, or the number")):
+    for step, message in (("5", "no checkpoint of step 5; there are 3, 7"), ("last", "step=last: latest, best, or the number")):
         with pytest.raises(UsageError, match=message):
             export_run(workdir, f"{tmp_path}/out", "merged", step)
 

@@ -20,17 +20,18 @@ GROUPS = [{"source": name, "task": "t", "language": "ur"} for name in ("books", 
 
 
 def random_source(seed: int, n: int = 60) -> Source:
-    """Documents, trained whole or in part, and conversations of several answers, some untrained; lengths 1 to 60."""
+    """Documents, trained whole or in part, and conversations of several answers, some untrained but for the last token."""
     rng = np.random.default_rng(seed)
     flags = []
     for i in range(n):
-        length = int(rng.integers(1, 61))
+        length = int(rng.integers(2, 61))
         if i % 2:
             one = np.full(length, FLAG_TRAINED | FLAG_RESPONSE, np.uint8) if i % 3 else rng.integers(0, 2, length).astype(np.uint8)
         else:
             turns = [np.full(rng.integers(1, 12), FLAG_RESPONSE * (turn % 2), np.uint8) for turn in range(12)]
             one = np.concatenate(turns)[:length]
             one |= FLAG_TRAINED if i % 5 == 0 else (one >> 1 if i % 7 else 0)
+        one[-1] |= FLAG_TRAINED
         flags.append(one)
     offsets = np.cumsum([0, *map(len, flags)], dtype=np.int64)
     return Source(
@@ -157,6 +158,37 @@ def test_documents_split_into_consecutive_slices(tmp_path: Path, tokenizer: Toke
     assert len(pieces) == -(-n // 64) > 3 and "".join(pieces).replace("�", "")[:50] == whole[:50]
     assert len(texts(tmp_path, record, tokenizer, sequence_length=64, long_documents="cut")) == 1
     assert len(texts(tmp_path, record, tokenizer, sequence_length=n - 1)) == 1  # a last slice of one token has no target
+
+
+def test_records_without_a_token_to_train_on_are_counted_by_source(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    """Of all sources at once, before anything is cut, and the same whatever the size of the tasks that encode them."""
+    question = ({"role": "user", "content": "سوال" * 50},)
+    records = [
+        dataclasses.replace(record, source=f"web_{i % 3}", messages=question if i in (4, 5, 7, 10) else record.messages)
+        for i, record in enumerate(tiny.conversations(12))
+    ]
+    data = tuple(tiny.make_shards(tmp_path / f"{at}", records[at : at + 6], heldout=0) for at in (0, 6))
+    config = DataConfig(path=data, cache_dir=str(tmp_path / "cache"), sequence_length=4)
+    sources = open_sources(config, tokenizer, "train")
+    first = next(one for one in sources[0].ids if one.decode() in (records[4].id, records[5].id)).decode()
+    text = rf"record {first} \(web_\d, {records[4].task}\) has no token to train on; remove it "
+    with pytest.raises(UsageError, match=text + r"\(.* 4 of 12 train records: web_1 3, web_2 1\)"):
+        fit_rows(sources, config)
+    everything = dataclasses.replace(config, loss_on="all", sequence_length=2048)
+    assert len(fit_rows(open_sources(everything, tokenizer, "train"), everything)) == 12
+
+
+def test_a_first_token_is_no_target_and_an_empty_record_has_none() -> None:
+    whole = random_source(0, n=4)
+    empty = dataclasses.replace(whole, offsets=np.append(whole.offsets, whole.offsets[-1]), codes=np.append(whole.codes, 1),
+                                documents=np.append(whole.documents, True), text_bytes=np.append(whole.text_bytes, 0),
+                                ids=np.append(whole.ids, b"empty"))  # fmt: skip
+    with pytest.raises(UsageError, match=r"record empty \(chats, t\) has no token .* 1 of 5 train records: chats 1"):
+        fit_rows([empty], DataConfig())
+    flags = np.zeros_like(whole.flags)
+    flags[whole.offsets[:-1]] = FLAG_TRAINED
+    with pytest.raises(UsageError, match="record 0-0 .* 4 of 4 train records"):
+        fit_rows([dataclasses.replace(whole, flags=flags)], DataConfig())
 
 
 def test_nothing_left_to_train_on_names_the_sources(tmp_path: Path, tokenizer: Tokenizer) -> None:

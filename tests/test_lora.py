@@ -285,7 +285,7 @@ def test_only_the_new_rows_are_trained_and_they_are_the_tables_last_rows() -> No
         ),
         (LoraConfig(target_modules=("p_proj",)), "'p_proj' matches nothing"),  # a published recipe's misspelt q_proj
         (LoraConfig(target_modules=("(q_proj",)), r"'\(q_proj' is not a regular expression"),
-        (LoraConfig(target_modules=(r"model\.layers\.[0-3]\..*",)), "matches q_proj in some layers only"),
+        (LoraConfig(alpha=0.0), "lora.alpha=0.0: a positive number"),
         (LoraConfig(target_modules=("lm_head",), modules_to_save=("lm_head",)), "lm_head is in target_modules and modules_to_save"),
         (LoraConfig(dropout=1.0), "lora.dropout=1.0: at least 0 and below 1"),
         (LoraConfig(use_dora=True, target_modules=("q_proj", "lm_head")), "lora.use_dora: of the seven projections only"),
@@ -314,6 +314,7 @@ def test_good_configs_pass(lora: LoraConfig) -> None:
         (("[qv]_proj", "lm_head"), ("q_proj", "v_proj", "lm_head")),
         ((r".*self_attn\..*",), PROJECTIONS[:4]),
         ((r"model\.layers\.\d+\.mlp\.(gate|up)_proj",), ("gate_proj", "up_proj")),
+        ((r"model\.layers\.[01]\.mlp\.down_proj",), ("down_proj",)),  # all of a model of two
         (("lm_head", "q_proj", "embed_tokens"), ("q_proj", "embed_tokens", "lm_head")),
     ],
 )
@@ -329,6 +330,8 @@ TIED = {"tie_word_embeddings": True}
     [
         (TIED, LoraConfig(modules_to_save=("lm_head",)), "", "tied to its embeddings; list embed_tokens alone"),
         (TIED, LoraConfig(target_modules=("embed_tokens",)), "", "embed_tokens of this model are tied"),
+        ({}, LoraConfig(target_modules=(r"model\.layers\.[0]\..*",)), "", "matches q_proj in some layers only"),
+        ({}, LoraConfig(target_modules=(r".*layers\.7\..*",)), "", "matches q_proj in no layer"),
         ({}, LoraConfig(modules_to_save=("lm_head",), new_rows_only=True), "", "this base has no new rows"),
         ({}, LoraConfig(use_dora=True), "int8", "DoRA would divide by the norm of rounded weights"),
         ({}, LoraConfig(full=True), "nf4", "lora.full=True trains the weights themselves"),

@@ -15,6 +15,12 @@ from alif_jax.metrics import MetricWriter, Pace, check_reporters, clock, heldout
 ROW: dict[str, Any] = {"loss": 2.5, "tokens": 100, "tokens_per_second": 1234.5}
 
 
+def test_a_row_cut_off_inside_a_letter_is_left_out(tmp_path: Path) -> None:
+    whole = '{"step": 1, "text": "پانی"}\n'.encode()
+    (tmp_path / "samples.jsonl").write_bytes(whole + whole[:-6])
+    assert read_rows(str(tmp_path / "samples.jsonl"), upto=9) == [{"step": 1, "text": "پانی"}]
+
+
 def rows(workdir: Path | str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (Path(workdir) / "metrics.jsonl").read_text().splitlines()]
 

@@ -75,13 +75,14 @@ def test_the_product_is_kept_and_our_scale_restored(tmp_path: Path, variant: str
 @pytest.mark.parametrize(
     ("lora", "change", "message"),
     [
-        (LoraConfig(rank=8), {}, "has rank 4, lora.rank=8 here"),
+        (LoraConfig(rank=8), {}, r"lora_A.weight has shape \(4, \d+\), \(8, \d+\) expected .* lora.rank=8"),
         (LoraConfig(rank=4, target_modules=("q_proj",)), {}, "the adapter also has .*this run has target_modules=q_proj"),
         (LoraConfig(rank=4, modules_to_save=EMBEDDINGS), {}, "the adapter has no .*modules_to_save=embed_tokens,lm_head"),
         (LoraConfig(rank=4, use_dora=True), {}, "use_dora=False there, lora.use_dora=True here"),
         (LoraConfig(rank=4), {"bias": "all"}, "bias='all' in adapter_config.json; only 'none'"),
         (LoraConfig(rank=4), {"peft_type": "IA3"}, "peft_type='IA3'"),
         (LoraConfig(rank=4), {"layers_to_transform": [0]}, "layers_to_transform"),
+        (LoraConfig(rank=4), {"init_lora_weights": "pissa"}, "init_lora_weights='pissa' changed the base"),
     ],
 )
 def test_another_adapter_is_refused(tmp_path: Path, lora: LoraConfig, change: dict[str, Any], message: str) -> None:
@@ -90,6 +91,26 @@ def test_another_adapter_is_refused(tmp_path: Path, lora: LoraConfig, change: di
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     with pytest.raises(UsageError, match=message):
         read_adapter(str(tmp_path), lora, ModelConfig.from_hf(reference.config.to_dict()))
+
+
+def test_tables_of_another_vocabulary_are_refused(tmp_path: Path) -> None:
+    """Padded to the mesh they would pass for this base's, with zeros for its new rows."""
+    lora = LoraConfig(rank=4, modules_to_save=EMBEDDINGS)
+    saved_by_peft(tmp_path, lora, lora_alpha=8)
+    for vocab_size in (383, 390):
+        with pytest.raises(UsageError, match=rf"has shape \(384, 64\), \({vocab_size}, 64\) expected for this base"):
+            read_adapter(str(tmp_path), lora, tiny.model_config(vocab_size=vocab_size))
+
+
+def test_new_rows_come_out_of_whole_tables(tmp_path: Path) -> None:
+    """As our own export of such a run writes them."""
+    saved_by_peft(tmp_path, LoraConfig(rank=4, modules_to_save=EMBEDDINGS), lora_alpha=8)
+    lora = LoraConfig(rank=4, modules_to_save=EMBEDDINGS, new_rows_only=True)
+    whole = read_adapter(str(tmp_path), LoraConfig(rank=4, modules_to_save=EMBEDDINGS), tiny.model_config())
+    trained = read_adapter(str(tmp_path), lora, tiny.model_config(original_vocab_size=370))
+    np.testing.assert_array_equal(trained["embed_tokens.new_rows"], whole["embed_tokens.embedding"][370:])
+    np.testing.assert_array_equal(trained["lm_head.new_rows"], whole["lm_head.kernel"][:, 370:].T)
+    assert "embed_tokens.embedding" not in trained
 
 
 # --- training goes on
@@ -151,7 +172,7 @@ def test_a_run_goes_on_under_another_alpha_with_the_same_product(place: Path, tm
     ("lora", "message"),
     [
         (LoraConfig(rank=8, modules_to_save=EMBEDDINGS), "lora.rank is 4 there and 8 here"),
-        (LoraConfig(rank=4, modules_to_save=EMBEDDINGS, target_modules=("q_proj",)), "this run's on q_proj"),
+        (LoraConfig(rank=4, modules_to_save=EMBEDDINGS, target_modules=("q_proj",)), "lora.target_modules is .* there and"),
         (LoraConfig(rank=4), "lora.modules_to_save is"),
     ],
 )

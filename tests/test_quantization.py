@@ -27,6 +27,9 @@ NF4 = np.array([
 ])  # fmt: skip
 
 
+SIZES: dict[str, Any] = {"hidden_size": 128, "intermediate_size": 256, "head_dim": 64, "num_attention_heads": 2}
+
+
 def by_hand(kernel: np.ndarray, along: int, levels: np.ndarray) -> np.ndarray:
     """Each tile of 64 along an axis to the nearest of its levels times its absolute maximum."""
     moved = np.moveaxis(kernel, along, -1)
@@ -61,8 +64,7 @@ def loaded(base: str, model: Skeleton, mesh: jax.sharding.Mesh) -> Params:
 
 @pytest.mark.parametrize("how", ["int8", "nf4"])
 def test_on_any_mesh_the_same_values_with_their_scales_beside_them(tmp_path: Path, how: str) -> None:
-    sizes: dict[str, Any] = {"hidden_size": 128, "intermediate_size": 256, "head_dim": 64, "num_attention_heads": 2}
-    base = tiny.make_base(tmp_path / "base", **sizes)
+    base = tiny.make_base(tmp_path / "base", **SIZES)
     model = skeleton(read_model_config(base), LoraConfig(), quantization=how)
     one = loaded(base, model, make_mesh(MeshConfig(), jax.devices()[:1]))
     split = loaded(base, model, make_mesh(MeshConfig(fsdp=4, tensor=2)))
@@ -77,6 +79,29 @@ def test_on_any_mesh_the_same_values_with_their_scales_beside_them(tmp_path: Pat
                 split[name.replace("qvalue", "scale")].addressable_shards[0].data.size * 8
                 == one[name.replace("qvalue", "scale")].size
             )
+
+
+@pytest.mark.parametrize("how", ["int8", "nf4"])
+def test_each_device_rounds_its_own_shard(tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is compiled to round a sharded kernel moves nothing between devices; by itself the partitioner gathers NF4's whole."""
+    base = tiny.make_base(tmp_path / "base", num_hidden_layers=1, **SIZES)
+    model = skeleton(read_model_config(base), LoraConfig(), quantization=how)
+    programs: list[str] = []
+    jit = jax.jit
+
+    def spy(function: Any, **kwargs: Any) -> Any:
+        compiled = jit(function, **kwargs)
+
+        def call(*args: Any) -> Any:
+            programs.append(str(compiled.lower(*args).compile().as_text()))
+            return compiled(*args)
+
+        return call
+
+    monkeypatch.setattr(jax, "jit", spy)
+    loaded(base, model, make_mesh(MeshConfig(fsdp=4, tensor=2)))
+    assert len(programs) == 7
+    assert not [program for program in programs if "all-gather" in program or "all-to-all" in program]
 
 
 def test_loss_of_a_trained_model_held_in_8_and_4_bits(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,9 +18,9 @@ from alif_jax.hf import load_params, read_model_config
 from alif_jax.load import ModelSource
 from alif_jax.lora import LoraConfig
 from alif_jax.model import Params, skeleton
-from alif_jax.optim import OptimConfig, named_leaves, optimizer
-from alif_jax.sharding import MeshConfig, constrain, make_mesh, put_batch, sharding_of
-from alif_jax.step import init_state, train_step
+from alif_jax.optim import OptimConfig, named_leaves, optimizer, state_shardings
+from alif_jax.sharding import MeshConfig, constrain, make_mesh, put_batch, replicated, sharding_of
+from alif_jax.step import compile_step, init_state, train_step
 from tests import tiny
 
 HEADS: dict[str, Any] = {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 16}  # kv heads divide over tensor = 4
@@ -218,6 +218,29 @@ def test_random_parameters_are_born_sharded_and_moments_lie_beside_them() -> Non
     assert len(others) + 2 * len(trainable) == len(leaves) and all(leaf.sharding.is_fully_replicated for leaf in others)
     for name, values in alone.items():  # the same seed is the same model, whatever the mesh
         np.testing.assert_allclose(trainable[name], values, rtol=0, atol=1e-7)
+
+
+NEW_ROWS = dataclasses.replace(FOUR_PARTS, new_rows_only=True)
+DORA = dataclasses.replace(FOUR_PARTS, modules_to_save=(), use_dora=True)
+
+
+@pytest.mark.parametrize("lora", [FOUR_PARTS, DORA, NEW_ROWS], ids=["tables", "dora", "new rows"])
+def test_the_state_stays_where_it_is_and_a_step_is_compiled_once(lora: LoraConfig) -> None:
+    config, mesh = tiny.model_config(original_vocab_size=300, **HEADS), make_mesh(MeshConfig(fsdp=2, tensor=4))
+    model, tx = skeleton(config, lora), optimizer(OptimConfig(learning_rate=1e-3), 5)
+    params = tiny.new_params(config, model)
+    places = {name: sharding_of(mesh, model.axes[name], values.shape, name) for name, values in params.items()}
+    on_mesh = {name: jax.device_put(values, places[name]) for name, values in params.items()}
+    trainable, frozen = ({name: on_mesh[name] for name in names} for names in (model.trainable, model.frozen))
+    shardings = state_shardings(tx, model.abstract(mesh, model.trainable), {n: places[n] for n in trainable}, replicated(mesh))
+    with jax.set_mesh(mesh):
+        step, state = compile_step(model, tx, mesh, chunk=16), jax.jit(tx.init, out_shardings=shardings)(trainable)
+        for seed in range(2):
+            batch = put_batch(mesh, tiny.random_batch(rows=8, length=16, seed=seed))
+            trainable, state, _ = step(trainable, state, frozen, batch)
+        assert step._cache_size() == 1  # type: ignore[attr-defined]
+    for name, values in trainable.items():
+        assert values.sharding.is_equivalent_to(places[name], values.ndim), name
 
 
 def test_loaded_parameters_are_sharded(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from alif_jax.load import ModelSource, load_model
 from alif_jax.lora import EMBEDDINGS, LoraConfig
 from alif_jax.optim import OptimConfig
 from alif_jax.run import prepare
+from alif_jax.samples import heldout_prompts
 from alif_jax.sharding import MeshConfig, make_mesh
 from alif_jax.train import TrainConfig, fit
 from alif_jax.trained import render_table
@@ -218,6 +219,19 @@ def test_samples(place: Path) -> None:
     assert rows(place / "samples")[-1]["sample_script_purity"] == 0.75
 
 
+def test_prompts_are_those_that_fit_of_each_directory(tmp_path: Path) -> None:
+    """A question longer than a row is never trained, and would take the memory of all others when sampled."""
+    for name, seed in (("a", 0), ("b", 7)):
+        long = tiny.conversations(1, words=60, seed=seed + 3)
+        tiny.make_shards(tmp_path / name, long + tiny.conversations(9, seed=seed) + tiny.documents(2), heldout=12)
+    directories = [str(tmp_path / name) for name in "ab"]
+    for count, chosen in ((4, [(0, 0), (0, 1), (7, 0), (7, 1)]), (3, [(0, 0), (7, 0), (7, 1)]), (0, [])):
+        prompts = heldout_prompts(directories, count, lambda prompt: len(prompt) < 100)
+        assert [prompt.prompt for prompt in prompts] == [
+            (tiny.conversations(9, seed=seed)[i].messages or ())[0]["content"] for seed, i in chosen
+        ]
+
+
 def test_accumulation_changes_nothing(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """8 microbatches of one row are one of 8, also in the last window, part of which is empty: weighted by tokens, not by rows."""
     devices = jax.devices()[:1]
@@ -255,12 +269,53 @@ def test_resume_with_a_changed_config_is_refused(place: Path, whole: Path, chang
 
 @pytest.mark.parametrize(
     ("change", "named"),
-    [(OptimConfig(learning_rate=2e-2), "learning_rate of embeddings (float32) was 0.01 in this checkpoint and is 0.02 now"),
-     (OptimConfig(learning_rate=1e-2, loraplus_lr_ratio=4.0), "learning_rate of lora_B (float32) was 0.01 .* is 0.04 now")],
+    [(OptimConfig(learning_rate=2e-2, warmup_steps=2), "rate of embeddings (float32) was 0.01 .* is 0.02 now"),
+     (OptimConfig(learning_rate=1e-2, warmup_steps=2, loraplus_lr_ratio=4.0), "rate of lora_B (float32) was 0.01 .* is 0.04 now")],
 )  # fmt: skip
 def test_resume_with_another_learning_rate_is_refused(place: Path, whole: Path, change: OptimConfig, named: str) -> None:
     with pytest.raises(UsageError, match=named.replace("(float32)", r"\(float32\)")):
         fit(config(place, optim=change), str(whole), resume=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [({"seed": 1}, "seed was 0 and is 1 now"), ({"batch_size": 16}, "batch_size was 8 and is 16"),
+     ({"optim": OptimConfig(learning_rate=1e-2)}, "optim.warmup_steps was 2"),
+     ({"data": {"sequence_length": 64}}, "data.sequence_length was 128"), ({"data": {"path": "other"}}, "data was '")],
+)  # fmt: skip
+def test_resume_with_other_data_or_another_order_is_refused(place: Path, whole: Path, change: dict[str, Any], named: str) -> None:
+    """The rest of the run would repeat examples and leave out others, without a word."""
+    if change.get("data") == {"path": "other"}:
+        change = {"data": {"path": (tiny.make_shards(place / "other", tiny.conversations(61)),)}}
+    if "data" in change:
+        change = {"data": dataclasses.replace(config(place).data, **change["data"])}
+    before = (whole / "config.json").read_bytes()
+    with pytest.raises(UsageError, match=named):
+        fit(config(place, **change), str(whole), resume=True)
+    assert (whole / "config.json").read_bytes() == before
+
+
+def test_a_directory_that_is_no_runs_is_left_alone(place: Path) -> None:
+    before = (place / "base" / "config.json").read_bytes()
+    with pytest.raises(UsageError, match=r"the config.json there is not a run's"):
+        fit(config(place), str(place / "base"), resume=True)
+    assert (place / "base" / "config.json").read_bytes() == before
+    with pytest.raises(UsageError, match="memory://run: a run directory is local, or at gs:// or s3://"):
+        fit(config(place), "memory://run")
+
+
+def test_what_needs_held_out_records_says_so(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    without = (tiny.make_shards(place / "nothing held out", tiny.conversations(20), heldout=0),)
+    changes: list[tuple[dict[str, Any], dict[str, Any]]] = [
+        ({"eval_path": without}, {}), ({"path": without}, {"early_stopping_patience": 1, "eval_steps": 1}),
+    ]  # fmt: skip
+    for change, key in changes:
+        named = "early_stopping_patience" if key else "data.eval_path"
+        with pytest.raises(UsageError, match=f"no held-out records; {named} needs some"):
+            fit(config(place, data=dataclasses.replace(config(place).data, **change), **key), str(place / "never"))
+    assert not (place / "never").exists()
+    fit(config(place, data=dataclasses.replace(config(place).data, path=without), max_steps=1), str(place / "unmeasured"))
+    assert "no held-out loss: " in capsys.readouterr().out
 
 
 def test_the_table_in_the_checkpoint_is_compared(place: Path) -> None:

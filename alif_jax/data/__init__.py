@@ -1,1 +1,1 @@
-"""From TFRecord shards to batches: tfrecord (bytes → records) → template (records → tokens) → pack (tokens → rows → batches)."""
+"""From shards to batches: tfrecord (bytes → records) → template (→ tokens, words) → cache → fit (→ examples) → mixture → pack."""

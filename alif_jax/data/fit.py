@@ -9,6 +9,7 @@ Rules, for what has more than `sequence_length` tokens:
                                         one, never inside a header or the user's turn
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -65,8 +66,10 @@ class Examples:
 def fit_rows(sources: Sequence[Source], config: DataConfig) -> Examples:
     """The examples of all sources, in their order. A slice without a target of the loss is left out.
 
-    Raises UsageError where nothing is left to train on, with what became of the records, by source.
+    Raises UsageError for records that have no such target from the start, and where nothing is left to train on, with what
+    became of the records; both by source.
     """
+    _check_trained(sources)
     shortened: dict[str, dict[str, int]] = {}
     parts = [_fit_source(s, source, config, shortened) for s, source in enumerate(sources)]
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
@@ -96,8 +99,7 @@ def _fit_source(s: int, source: Source, config: DataConfig, shortened: dict[str,
     record = np.repeat(np.arange(len(source)), pieces)
     skipped = limit * (np.arange(len(record)) - np.repeat(np.cumsum(pieces) - pieces, pieces))  # tokens of earlier slices
     begin, lengths = source.offsets[record] + skipped, np.minimum(kept[record] - skipped, limit)
-    is_trained = np.zeros(len(source.flags) + 1, np.uint8)
-    np.bitwise_and(source.flags, FLAG_TRAINED, out=is_trained[:-1])
+    is_trained = _is_trained(source)
     trained = _sums(is_trained, begin + 1, lengths - 1)
     text_bytes = source.text_bytes[record].copy()
     part = np.flatnonzero(lengths < whole[record])  # a slice's share of the text is that of its trained tokens
@@ -115,6 +117,31 @@ def _fit_source(s: int, source: Source, config: DataConfig, shortened: dict[str,
                 counts[rule] = counts.get(rule, 0) + int(count)
     columns = {"record": record, "begin": begin, "lengths": lengths, "trained": trained, "text_bytes": text_bytes}
     return {name: column[usable] for name, column in columns.items()} | {"source": np.full(int(usable.sum()), s, np.int32)}
+
+
+def _check_trained(sources: Sequence[Source]) -> None:
+    """Whole records, of all sources at once; a record's first token is nobody's target, so it does not count."""
+    first, counts = "", Counter[str]()
+    for source in sources:
+        is_trained, begin = _is_trained(source), source.offsets[:-1]
+        bad = np.flatnonzero(_sums(is_trained, begin, np.diff(source.offsets)) <= is_trained[begin])
+        groups = [source.groups[code] for code in source.codes[bad]]
+        if groups and not first:
+            first = f"record {source.ids[bad[0]].decode()} ({groups[0]['source']}, {groups[0]['task']})"
+        counts.update(group["source"] for group in groups)
+    if first:
+        each = ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items()))
+        raise UsageError(
+            f"{first} has no token to train on; remove it (such are {counts.total():,} of {sum(map(len, sources)):,} "
+            f"{sources[0].split} records: {each})"
+        )
+
+
+def _is_trained(source: Source) -> np.ndarray:
+    """1 for each token that is a target of the loss, and a 0 after the last one, uint8 [T + 1]."""
+    is_trained = np.zeros(len(source.flags) + 1, np.uint8)
+    np.bitwise_and(source.flags, FLAG_TRAINED, out=is_trained[:-1])
+    return is_trained
 
 
 def _end_of_answer(source: Source, i: np.integer, limit: int) -> int:

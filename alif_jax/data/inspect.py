@@ -172,7 +172,7 @@ def sources(batches: Batches) -> str:
 def rows(batches: Batches) -> str:
     """How full the rows of the first epoch are: what is not filled is paid for and teaches nothing."""
     stats = batches.stats()
-    left_out = f", {stats['left_out']:,} examples left out" if stats["left_out"] else ""
+    left_out = f", {stats['left_out']:,} examples left out of the run" if stats["left_out"] else ""
     return (
         f"rows           {stats['rows']:,} of {batches.row_length:,} tokens an epoch, {stats['examples'] / stats['rows']:.1f} "
         f"examples a row{left_out}\n"

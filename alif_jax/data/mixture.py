@@ -5,7 +5,7 @@ matters. How the examples share rows is pack.py's.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from alif_jax import UsageError
 from alif_jax.data.fit import Examples
 
 PASS, SUBSET = 4, 5  # salts: each use of `shuffled` has its own (pack.py: 1 and 2)
+REFINED = 4  # times that the rows of a mixture are counted, on which the mixture depends where it has caps
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Mixture:
     per_epoch: tuple[float, ...]
     sampled: bool
 
-    def position(self, i: int, epochs: float) -> int:
+    def position(self, i: int, epochs: int) -> int:
         """How many examples of source i the first `epochs` epochs have drawn."""
         return math.floor(epochs * self.per_epoch[i] + 1e-6)  # 1e-6: 3 × (100 / 3) is 100
 
@@ -76,7 +77,7 @@ def weighting(
     *,
     epochs: float,
     rows: int = 0,
-    row_length: int | None = None,
+    rows_of: Callable[[np.ndarray], int] | None = None,
 ) -> Mixture:
     """Source i gives weights[i] / Σ weights of the run's tokens, but goes through its examples at most max_epochs[i] times.
 
@@ -85,8 +86,8 @@ def weighting(
 
         100 tokens each, weights (3, 1), one epoch   →   150 and 50 tokens; with max_epochs (1, 9)   →   100 and 100
 
-    A run is `epochs` epochs or, where its steps are given, `rows` rows: packed ones of row_length tokens, taken as full, or None:
-    one example each. Raises UsageError where the caps do not allow a run of that many rows.
+    A run is `epochs` epochs or, where its steps are given, `rows` rows; rows_of: how many rows examples of these lengths
+    are packed into, None: one example a row. Raises UsageError where the caps do not allow a run of that many rows.
     """
     pools = _pools(examples)
     for source, pool in zip(examples.sources, pools, strict=True):
@@ -96,20 +97,27 @@ def weighting(
     mean = available / [len(pool) for pool in pools]
     caps = available * (list(max_epochs) or [math.inf] * len(pools))
     total = float(available.sum())
-    if rows and row_length is None:
-        cost, budget = 1 / mean, float(rows)
-    else:
-        cost, budget = np.ones(len(pools)), float(rows * row_length if rows and row_length else epochs * total)
-    given = water_fill(weights, caps, cost, budget)
-    if rows and given @ cost < budget * (1 - 1e-9):
+
+    def mixture_of(given: np.ndarray, run: float) -> Mixture:
+        return Mixture(tuple(pools), tuple((given / run / mean).tolist()), sampled=True)
+
+    if not (rows and max_epochs):  # what an epoch is made of depends on the length of the run only by the caps
+        return mixture_of(water_fill(weights, caps, np.ones(len(pools)), epochs * total), epochs)
+    cost = np.asarray([rows_of(examples.lengths[pool]) for pool in pools]) / available if rows_of else 1 / mean  # rows a token
+    shared = 1.0  # rows of the mixture for a row of its sources apart: fewer where one source fills the gaps of another
+    for _ in range(REFINED):
+        given = water_fill(weights, caps, cost * shared, rows)
+        run = max(1, round(given.sum() / total))  # whole, as the rows of half an epoch may hold more than half of a source
+        mixture = mixture_of(given, run)
+        if rows_of:
+            shared = rows_of(examples.lengths[draw(mixture, 0, 0)]) * run / float(given @ cost)
+    allowed = given @ cost * shared / rows
+    if (given >= caps).all() and allowed < 1 - 1e-9:
         raise UsageError(
             f"data.max_epochs={tuple(max_epochs)} allows {given.sum():,.0f} tokens in the whole run, "
-            f"{given @ cost / budget:.0%} of what max_steps asks for: raise the caps, or train fewer steps"
+            f"{allowed:.0%} of what max_steps asks for: raise the caps, or train fewer steps"
         )
-    run = given.sum() / total if rows else epochs  # how many epochs the run is
-    if rows and max_epochs:  # a whole number, as the rows of half an epoch may hold more than half of a source
-        run = max(1, round(run))
-    return Mixture(tuple(pools), tuple((given / run / mean).tolist()), sampled=True)
+    return mixture
 
 
 def water_fill(weights: Sequence[float], caps: np.ndarray, cost: np.ndarray, budget: float) -> np.ndarray:
@@ -144,20 +152,24 @@ def stream(n: int, seed: int, source: int, begin: int, end: int) -> np.ndarray:
     return np.concatenate([np.zeros(0, np.int64), *passes])
 
 
-def realised_shares(mixture: Mixture, examples: Examples, seed: int, epochs: float) -> list[dict[str, Any]]:
-    """What a run of so many epochs takes of each source: name, examples, tokens, trained (tokens), share of the tokens, epochs.
+def realised_shares(mixture: Mixture, examples: Examples, seed: int, epochs: int, more: np.ndarray) -> list[dict[str, Any]]:
+    """What a run takes of each source: name, examples, tokens, trained (tokens), share of the tokens, epochs.
 
-    For a sampled mixture these are the draws themselves, counted, not the weights.
+    The run is so many whole epochs and, of one that does not end, the examples `more`. For a sampled mixture these are the draws
+    themselves, counted, not the weights.
     """
     rows = []
     for i, (source, pool) in enumerate(zip(examples.sources, mixture.pools, strict=True)):
         drawn = mixture.position(i, epochs)
         passes, rest = divmod(drawn, len(pool)) if len(pool) else (0, 0)
-        last = pool[stream(len(pool), seed, i, passes * len(pool), drawn)] if rest else pool[:0]
-        row: dict[str, Any] = {"name": source.name, "examples": drawn}
+        last = more[examples.source[more] == i]
+        if rest:
+            last = np.concatenate([last, pool[stream(len(pool), seed, i, passes * len(pool), drawn)]])
+        count = passes * len(pool) + len(last)
+        row: dict[str, Any] = {"name": source.name, "examples": count}
         for key, values in (("tokens", examples.lengths), ("trained", examples.trained)):
             row[key] = passes * int(values[pool].sum()) + int(values[last].sum())
-        rows.append(row | {"epochs": drawn / len(pool) if len(pool) else 0.0})
+        rows.append(row | {"epochs": count / len(pool) if len(pool) else 0.0})
     total = sum(row["tokens"] for row in rows)
     return [row | {"share": row["tokens"] / total if total else 0.0} for row in rows]
 

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from typing import Any
 
@@ -24,6 +24,7 @@ Batch = dict[str, np.ndarray]
 JITTER = 0.3  # 4,000 lognormal lengths: 2 % of the pairs in a row meet again in the next epoch (without: 20 %), fill 99.7 %
 SLACK = 1000  # one row more than packing needs for so many; disturbed orders of 50,000 lognormal lengths needed 1 for 3,000 at most
 SAMPLED_SLACK = 200  # an epoch that is drawn anew has another number of tokens
+LOOKED, DRAWS = 16, 2_000_000  # epochs of a sampled mixture that decide how many rows all have, and examples drawn for it
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,9 @@ def plan_rows(
         lengths [5, 3, 4, 2], row_length 8   →   rows {5, 3} {4, 2}
 
     With a seed the order by length is disturbed by up to JITTER, else the same lengths would meet in every epoch. rows: exactly so
-    many, the last ones empty; where the disturbed order needs more it is disturbed less, at last not at all. If even that does
-    not do, the last rows are left out and their examples counted; never with rows ≥ `rows_needed` of these lengths.
+    many; where the disturbed order needs more it is disturbed less, at last not at all. If even that does not do, the last rows
+    are left out and their examples counted; never with rows ≥ `rows_needed` of these lengths. Empty rows stand at equal distances,
+    never at the end: while they are at most half, no two rows that follow each other are empty, so no batch of several rows is.
     """
     n = len(lengths)
     for jitter in (JITTER, JITTER / 2, JITTER / 4, 0.0):
@@ -62,9 +64,9 @@ def plan_rows(
     if seed is not None:
         members = [members[i] for i in shuffled(len(members), seed, epoch, 1)]
     members = members[:rows]
-    starts = np.cumsum([0, *map(len, members)], dtype=np.int64)
-    if rows is not None:
-        starts = np.pad(starts, (0, rows - len(members)), mode="edge")
+    sizes = np.zeros(len(members) if rows is None else rows, np.int64)
+    sizes[np.arange(1, len(members) + 1) * len(sizes) // max(len(members), 1) - 1] = [len(row) for row in members]
+    starts = np.concatenate([[0], np.cumsum(sizes)])
     return Plan(np.asarray([i for row in members for i in row], np.int64), starts, n - int(starts[-1]))
 
 
@@ -165,7 +167,8 @@ class Batches:
     says how long the run is. seed None: in the given order, every example once (evaluation). weights, max_epochs, substitute: as
     in DataConfig; without them an epoch is every example once.
 
-    Row r of the run is row r % rows_per_epoch of epoch r // rows_per_epoch.
+    Row r of the run is row r % rows_per_epoch of epoch r // rows_per_epoch. Every example that an epoch draws has a row, but
+    for weights: there it is promised of the first LOOKED epochs only (fewer, where they draw more than DRAWS), see `left_out`.
     """
 
     examples: Examples
@@ -187,7 +190,7 @@ class Batches:
         if self.weights:
             return weighting(
                 self.examples, self.weights, self.max_epochs, epochs=self.epochs, rows=self.max_steps * self.batch_size,
-                row_length=self.row_length if self.packing else None,
+                rows_of=partial(rows_needed, row_length=self.row_length) if self.packing else None,
             )  # fmt: skip
         if self.substitute:
             return substitution(self.examples, self.substitute, self.seed or 0)
@@ -195,13 +198,21 @@ class Batches:
 
     @cached_property
     def rows_per_epoch(self) -> int:
+        """Of the LOOKED first epochs the one that needs most decides, however long the run is: a run may be made longer."""
         mixture = self.mixture
         if not self.packing:
             return sum(-int(-per_epoch // 1) for per_epoch in mixture.per_epoch)
-        rows = rows_needed(self.examples.lengths[draw(mixture, self.seed or 0, 0)], self.row_length)
+        rows = max(map(self._rows_needed, range(self._within_draws(LOOKED))))
         if self.seed is None:
             return rows
         return rows + (-(-rows // SAMPLED_SLACK) if mixture.sampled else rows // SLACK)
+
+    def _rows_needed(self, epoch: int) -> int:
+        return rows_needed(self.examples.lengths[draw(self.mixture, self.seed or 0, epoch)], self.row_length)
+
+    def _within_draws(self, epochs: int) -> int:
+        """How many of the first epochs may be drawn to look at them; epochs of many examples hardly differ in their rows."""
+        return max(1, min(epochs, int(DRAWS / sum(self.mixture.per_epoch)))) if self.mixture.sampled else 1
 
     @property
     def steps(self) -> int:
@@ -241,17 +252,27 @@ class Batches:
         return {name: np.stack([row[name] for row in rows]).reshape(self.accumulation, -1, self.row_length) for name in rows[0]}
 
     def shares(self) -> list[dict[str, Any]]:
-        """`realised_shares` of the whole run."""
-        epochs = self.max_steps * self.batch_size / self.rows_per_epoch if self.max_steps else self.epochs
-        return realised_shares(self.mixture, self.examples, self.seed or 0, epochs)
+        """`realised_shares` of the rows that run; of the last epoch of max_steps perhaps not all."""
+        epochs, rows = divmod(self.max_steps * self.batch_size, self.rows_per_epoch) if self.max_steps else (self.epochs, 0)
+        plan = self.plan(epochs if rows else 0)
+        return realised_shares(self.mixture, self.examples, self.seed or 0, epochs, plan.order[: plan.starts[rows]])
+
+    @cached_property
+    def left_out(self) -> int:
+        """Examples drawn that have no row, in all epochs of the run, or in as many of the first as DRAWS examples make."""
+        if not self.packing:
+            return 0
+        epochs = self._within_draws(-(-self.steps * self.batch_size // self.rows_per_epoch))
+        late = range(self._within_draws(LOOKED), epochs)  # the earlier ones have rows enough
+        return sum(self.plan(epoch).left_out for epoch in late if self._rows_needed(epoch) > self.rows_per_epoch)
 
     def stats(self) -> dict[str, Any]:
-        """Of the first epoch: rows, examples, tokens, trained (tokens), fill (share of the rows), left_out (examples)."""
+        """Of the first epoch: rows, examples, tokens, trained (tokens), fill (share of the rows). Of the run: `left_out`."""
         plan = self.plan(0)
         lengths, trained = self.examples.lengths[plan.order], self.examples.trained[plan.order]
         fill = float(lengths.sum()) / (len(plan) * self.row_length)
         counts = {"examples": len(plan.order), "tokens": int(lengths.sum()), "trained": int(trained.sum())}
-        return {"rows": len(plan), **counts, "fill": fill, "left_out": plan.left_out}
+        return {"rows": len(plan), **counts, "fill": fill, "left_out": self.left_out}
 
 
 def prefetch(batches: Batches, first: int, last: int, *, ahead: int = 2) -> Generator[tuple[int, Batch], None, None]:

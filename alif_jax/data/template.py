@@ -4,7 +4,6 @@ Rendering and masks only: what is cut at the row length and how results are cach
 """
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -62,9 +61,11 @@ class DataConfig:
         if self.workers < 0:
             raise UsageError(f"data.workers={self.workers}: 0 (one a core) or more")
         try:
-            self.document_template.format(text="", title="")
-        except (KeyError, IndexError, ValueError) as error:
+            filled = self.document_template.format(text="{text}", title="")
+        except (KeyError, IndexError, ValueError, AttributeError) as error:
             raise UsageError(f"data.document_template: only {{text}} and {{title}} may stand in it ({error!r})") from None
+        if "{text}" not in filled:
+            raise UsageError(f"data.document_template={self.document_template!r}: without {{text}} no document would be trained")
 
     def _validate_choices(self) -> None:
         choices = {
@@ -126,7 +127,8 @@ def encode_batch(records: Sequence[Record], tokenizer: Tokenizer, config: DataCo
                                                                            TR     TR         TR
 
     What a template writes after the last stop token of a span (ChatML: a newline) is never generated, so not trained.
-    Raises UsageError naming a record that has no token to train on, or that the template refuses.
+    A record may come out without a token to train on: fit.py refuses those of all sources at once. Raises UsageError naming a
+    record that the template refuses.
     """
     uses_language = tokenizer.uses_language
     rendered = [_render(record, tokenizer, config, uses_language) for record in records]
@@ -134,14 +136,12 @@ def encode_batch(records: Sequence[Record], tokenizer: Tokenizer, config: DataCo
     words = words or Words(tokenizer.core)
     documents = iter(words.encode([item.text for item in rendered if item.document], offsets=False))
     chats = iter(words.encode([item.text for item in rendered if not item.document], offsets=True))
-    encoded = [
+    return [
         _encode_document(item.text, next(documents), special)
         if item.document
         else _encode_chat(item, next(chats), tokenizer, special)
         for item in rendered
     ]
-    _check_trained(records, encoded)
-    return encoded
 
 
 class _Special(NamedTuple):
@@ -177,7 +177,7 @@ def _encode_chat(item: _Rendered, tokens: Tokens, tokenizer: Tokenizer, special:
 
 def _render(record: Record, tokenizer: Tokenizer, config: DataConfig, uses_language: bool) -> _Rendered:
     if record.messages is None:
-        text = config.document_template.format(text=record.text, title=record.meta.get("title", ""))
+        text = config.document_template.format(text=record.text, title=record.meta.get("title") or "")
         text = (tokenizer.bos_token or "") + text + tokenizer.eos_token
         return _Rendered(text, True)
     language = english_name(record.language) if uses_language else None
@@ -290,14 +290,3 @@ def _cover(text: str, spans: Sequence[Span], ids: np.ndarray, offsets: np.ndarra
         covered[inside] = 1
         text_bytes += len(text[begin:end].encode()) - int(marker_bytes[inside].sum())
     return covered, text_bytes
-
-
-def _check_trained(records: Sequence[Record], encoded: Sequence[Encoded]) -> None:
-    """The first token is nobody's target, so it does not count."""
-    bad = [record for record, item in zip(records, encoded, strict=True) if not (item.flags[1:] & FLAG_TRAINED).any()]
-    if bad:
-        counts = ", ".join(f"{source} {count}" for source, count in Counter(record.source for record in bad).items())
-        raise UsageError(
-            f"record {bad[0].id} ({bad[0].source}, {bad[0].task}) has no token to train on; remove it "
-            f"(so have {len(bad)} of {len(records)} records read together: {counts})"
-        )

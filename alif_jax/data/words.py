@@ -1,7 +1,8 @@
-r"""Text → token ids by way of words whose tokens are remembered: the same ids and offsets as the tokenizer's own, 3 times as fast.
+r"""Text → token ids by way of words whose tokens are remembered: the same ids and offsets as the tokenizer's own, sooner.
 
 Byte-level BPE (Llama 3, Qwen, GPT-2) first splits a text by a pattern and then encodes each piece apart. Most of the time goes into
-the pattern. No piece of those patterns goes on beyond a single space between two visible characters, so a text may be cut there:
+the pattern; without it the whole way from shards to the cache is nearly twice as fast. No piece of those patterns goes on beyond
+a single space between two visible characters, so a text may be cut there:
 
     "یہ ایک  گھر\nہے۔ 12"   →   "یہ", " ایک  گھر\nہے۔", " 12"      (a double space and a line break are left to the pattern)
 

@@ -1,8 +1,8 @@
 """The input path, measured: `python tests/benchmarks/input_path.py [--megabytes=60] [--repeats=3] [--tensorflow=PYTHON]`.
 
 Prints a Markdown table. Text: the Urdu prose that is shipped here, and words made of halves of its words, drawn by Zipf's law;
-half of it documents, half conversations. Tokenizer: byte-level BPE of 60,000 tokens with Llama 3's splitting, trained on
-100,000 sentences of it. Everything runs on 2 cores, however many there are; the best of the repeats counts, as other programs
+half of the tokens documents, half conversations. Tokenizer: byte-level BPE of 60,000 tokens with Llama 3's splitting, trained
+on 100,000 sentences of it. Everything runs on 2 cores, however many there are; the best of the repeats counts, as other programs
 only slow it down.
 --tensorflow: a Python that has TensorFlow, for the row that compares with it; without one that row is left out.
 """
