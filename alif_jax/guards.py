@@ -9,6 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
 from types import FrameType, TracebackType
+from typing import Any
 
 import jax
 import numpy as np
@@ -84,7 +85,7 @@ class Preemption:
 
     def __init__(self) -> None:
         self._came = False
-        self._before: object = None
+        self._before: Any = None
         # a handler can be set in the main thread only; elsewhere SIGTERM stays the caller's matter
         self._own = jax.process_count() == 1 and threading.current_thread() is threading.main_thread()
 
@@ -95,7 +96,7 @@ class Preemption:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._own:
-            signal.signal(signal.SIGTERM, self._before)  # type: ignore[arg-type]  # what signal() returned
+            signal.signal(signal.SIGTERM, self._before)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self._came = True

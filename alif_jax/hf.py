@@ -18,7 +18,6 @@ from alif_jax.model_config import ModelConfig
 from alif_jax.safetensors import Checkpoint
 from alif_jax.sharding import sharding_of
 
-TABLES = ("embed_tokens.embedding", "lm_head.kernel")  # their rows are the vocabulary, padded on the mesh
 NEVER_LOADED = re.compile(r"\.rotary_emb\.inv_freq$")  # computed from the config; old checkpoints still carry it
 
 
@@ -130,7 +129,7 @@ def _check_tensors(checkpoint: Checkpoint, directory: str, model: Skeleton, conf
     for key, name in expected.items():
         shape = tuple(model.shapes[name].shape[name.startswith("layers.") :])
         wanted = shape[::-1] if is_transposed(name) else shape
-        if name in TABLES:
+        if vocabulary_axis(name) is not None:
             wanted = (config.vocab_size, *wanted[1:])
         if checkpoint.entries[key].shape != wanted:
             raise UsageError(f"{directory}: {key} has shape {checkpoint.entries[key].shape}, config.json implies {wanted}")

@@ -26,7 +26,8 @@ from alif_jax.hf import read_model_config, resolve_model
 from alif_jax.load import ModelSource, check_heads, check_vocabulary, is_run
 from alif_jax.lora import LoraConfig
 from alif_jax.metrics import check_reporters
-from alif_jax.model import ModelConfig, Skeleton, skeleton
+from alif_jax.model import Skeleton, skeleton
+from alif_jax.model_config import ModelConfig
 from alif_jax.optim import OptimConfig, optimizer
 from alif_jax.samples import Prompt, heldout_prompts
 from alif_jax.sharding import MeshConfig, check_rows, make_mesh
@@ -240,7 +241,7 @@ def describe(run: Run) -> str:
     shape = " × ".join(f"{axis} {size}" for axis, size in run.mesh.shape.items())
     lines = [
         f"devices        {run.mesh.size} {jax.devices()[0].device_kind}, mesh {shape}",
-        "trained" + render_table(run.table)[7:],
+        render_table(run.table),
         f"data           {stats['examples']:,} examples, {stats['tokens']:,} tokens, "
         f"{stats['trained'] / stats['tokens']:.0%} trained (an epoch)",
         f"rows           {stats['rows']:,} of {run.batches.row_length} tokens, {stats['fill']:.0%} filled"
@@ -248,10 +249,10 @@ def describe(run: Run) -> str:
         f"steps          {run.steps:,} of {config.batch_size} rows" + (f", {run.first:,} done" if run.first else ""),
         f"FLOP           {flops_of(run):.3g} a token, recomputation not counted",
     ]
-    shares = run.batches.shares()
-    if len(shares) > 1:
+    if len(run.batches.examples.sources) > 1:
         lines += [
-            f"source         {share['share']:.1%} of the tokens, {share['epochs']:.2f} epochs: {share['name']}" for share in shares
+            f"source         {share['share']:.1%} of the tokens, {share['epochs']:.2f} epochs: {share['name']}"
+            for share in run.batches.shares()
         ]
     if run.batches.examples.shortened:
         lines.append(f"shortened      {run.batches.examples.shortened} (longer than {run.batches.row_length} tokens)")

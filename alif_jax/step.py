@@ -43,8 +43,7 @@ def init_state(
 
     frozen: as loaded; DoRA's magnitudes begin as the norms of its kernels.
     """
-    abstract = model.abstract(mesh, model.trainable)
-    shardings = {name: leaf.sharding for name, leaf in abstract.items()}
+    abstract, shardings, of_state = placed(model, tx, mesh)
     if source.init_from:
         trainable = continued(source.init_from, source.init_from_step, lora, model_config, base, abstract)
     else:
@@ -60,8 +59,16 @@ def init_state(
             of_adapter = frozen[f"{module}.kernel"], values[f"{module}.lora_A"], values[f"{module}.lora_B"]
             values[name] = jax.jit(partial(_dora_norms, scale=lora.scale()), out_shardings=shardings[name])(*of_adapter)
         trainable = {name: values[name] for name in model.trainable}
-    init_optimizer = jax.jit(tx.init, out_shardings=state_shardings(tx, abstract, shardings, replicated(mesh)))
-    return trainable, init_optimizer(trainable)
+    return trainable, jax.jit(tx.init, out_shardings=of_state)(trainable)
+
+
+def placed(
+    model: Skeleton, tx: optax.GradientTransformation, mesh: Mesh
+) -> tuple[dict[str, jax.ShapeDtypeStruct], dict[str, jax.sharding.Sharding], optax.OptState]:
+    """(the trainables' shapes, their shardings, the shardings of the optimizer state): where a run's state lies."""
+    abstract = model.abstract(mesh, model.trainable)
+    shardings = {name: leaf.sharding for name, leaf in abstract.items()}
+    return abstract, shardings, state_shardings(tx, abstract, shardings, replicated(mesh))
 
 
 def _dora_norms(kernel: Array, lora_A: Array, lora_B: Array, *, scale: float) -> Array:
@@ -110,11 +117,9 @@ def continued(
 
 def compile_step(model: Skeleton, tx: optax.GradientTransformation, mesh: Mesh, *, chunk: int) -> Callable[..., Any]:
     """`train_step` with its state donated, and handed back on the very shardings that it came on: compiled once."""
-    abstract = model.abstract(mesh, model.trainable)
-    shardings = {name: leaf.sharding for name, leaf in abstract.items()}
-    state = state_shardings(tx, abstract, shardings, replicated(mesh))
+    _, shardings, of_state = placed(model, tx, mesh)
     step = partial(train_step, model=model, tx=tx, chunk=chunk)
-    return jax.jit(step, donate_argnums=(0, 1), out_shardings=(shardings, state, replicated(mesh)))
+    return jax.jit(step, donate_argnums=(0, 1), out_shardings=(shardings, of_state, replicated(mesh)))
 
 
 def state_tree(trainable: Mapping[str, Any], opt_state: optax.OptState) -> State:
@@ -125,11 +130,10 @@ def restore_state(
     workdir: str, step: int, model: Skeleton, tx: optax.GradientTransformation, mesh: Mesh
 ) -> tuple[Params, optax.OptState]:
     """The saved state, straight onto this run's mesh; nothing is made to be overwritten."""
-    trainable = model.abstract(mesh, model.trainable)
-    shardings = state_shardings(tx, trainable, {name: leaf.sharding for name, leaf in trainable.items()}, replicated(mesh))
+    trainable, _, of_state = placed(model, tx, mesh)
     opt_state = jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        jax.eval_shape(tx.init, trainable), shardings,
+        jax.eval_shape(tx.init, trainable), of_state,
     )  # fmt: skip
     restored = restore(workdir, step, state_tree(trainable, opt_state))
     leaves = [restored["optimizer"][name] for name in named_leaves(opt_state)]

@@ -64,7 +64,7 @@ def _cells(table: Sequence[dict[str, Any]]) -> dict[tuple[str, str], Any]:
 
 def render_table(table: Table) -> str:
     """For people, with the share that is trained as PEFT prints it."""
-    lines = [f"{'':15}{'group':12}{'arrays':>7}{'parameters':>16}  {'dtype':9}{'learning rate':>14}  modules"]
+    lines = [f"{'trained':15}{'group':12}{'arrays':>7}{'parameters':>16}  {'dtype':9}{'learning rate':>14}  modules"]
     for row in table:
         rate = "-" if row["learning_rate"] is None else f"{row['learning_rate']:.2e}"
         numbers = f"{row['arrays']:7,}{row['parameters']:16,}"

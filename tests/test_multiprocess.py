@@ -87,15 +87,21 @@ def test_two_processes_equal_one_and_change_hands(place: Path) -> None:
         np.testing.assert_allclose(a[name], b[name], atol=1e-5, err_msg=name)
 
 
-@pytest.mark.slow
-def test_sigterm_to_one_of_two_processes_stops_both(place: Path) -> None:
-    """They agree on the step, save it together, and one process of all 8 devices goes on from it."""
+def two_at_work(place: Path, workdir: str) -> list["subprocess.Popen[str]"]:
+    """Two processes of an endless run, after its second step."""
     port = free_port()
-    both = [start(place, "preempted", processes=2, index=i, port=port, steps=100_000) for i in range(2)]
-    metrics = place / "preempted" / "metrics.jsonl"
+    both = [start(place, workdir, processes=2, index=i, port=port, steps=100_000) for i in range(2)]
+    metrics = place / workdir / "metrics.jsonl"
     deadline = time.monotonic() + 120
     while not (metrics.exists() and metrics.read_text().count("\n") >= 2) and time.monotonic() < deadline:
         time.sleep(0.1)
+    return both
+
+
+@pytest.mark.slow
+def test_sigterm_to_one_of_two_processes_stops_both(place: Path) -> None:
+    """They agree on the step, save it together, and one process of all 8 devices goes on from it."""
+    both = two_at_work(place, "preempted")
     subprocess.run(["kill", "-TERM", str(both[1].pid)], check=True)
     for process in both:
         output, _ = process.communicate(timeout=90)
@@ -107,12 +113,7 @@ def test_sigterm_to_one_of_two_processes_stops_both(place: Path) -> None:
 
 
 def test_a_process_whose_peer_is_killed_ends(place: Path) -> None:
-    port = free_port()
-    both = [start(place, "killed", processes=2, index=i, port=port, steps=100_000) for i in range(2)]
-    metrics = place / "killed" / "metrics.jsonl"
-    deadline = time.monotonic() + 120
-    while not (metrics.exists() and metrics.read_text().count("\n") >= 2) and time.monotonic() < deadline:
-        time.sleep(0.1)
+    both = two_at_work(place, "killed")
     both[1].send_signal(signal.SIGKILL)
     killed_at = time.monotonic()
     output, _ = both[0].communicate(timeout=90)

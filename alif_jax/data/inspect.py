@@ -158,13 +158,12 @@ def sources(batches: Batches) -> str:
         lines.append(
             f"{name:24} {records:>10,} {count:>10,} {tokens:>13,} {trained:>13,} {trained / max(tokens, 1):>5.0%}  {said or '–'}"
         )
-    shares = batches.shares()
-    if len(shares) > 1:
+    if len(examples.sources) > 1:
         lines.append(f"\n{'the run takes':24} {'share':>10} {'examples':>10} {'tokens':>13} {'trained':>13} {'epochs':>7}")
         lines += [
             f"{share['name'][-24:]:24} {share['share']:>10.1%} {share['examples']:>10,} {share['tokens']:>13,} "
             f"{share['trained']:>13,} {share['epochs']:>7.2f}"
-            for share in shares
+            for share in batches.shares()
         ]
     return "\n".join(lines)
 

@@ -83,14 +83,14 @@ def make_records(sentences: list[str]) -> list[Record]:
         return " ".join(sentences[at - count : at])
 
     while at < len(sentences) - 400:
-        share = {"source": "benchmark", "task": "t", "language": "ur", "meta": {}}
+        share: dict[str, Any] = {"source": "benchmark", "task": "t", "language": "ur", "meta": {}}
         if len(records) % 3 == 0:
-            records.append(Record(id=record_id(f"d{at}"), text=take(20), **share))  # type: ignore[arg-type]
+            records.append(Record(id=record_id(f"d{at}"), text=take(20), **share))
             continue
         messages = tuple(
             {"role": role, "content": take(mean)} for _ in range(2) for role, mean in (("user", 1.5), ("assistant", 4))
         )
-        records.append(Record(id=record_id(f"c{at}"), messages=messages, **share))  # type: ignore[arg-type]
+        records.append(Record(id=record_id(f"c{at}"), messages=messages, **share))
     return records
 
 
