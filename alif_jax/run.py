@@ -30,7 +30,7 @@ from alif_jax.model import Skeleton, skeleton
 from alif_jax.model_config import ModelConfig
 from alif_jax.optim import OptimConfig, optimizer
 from alif_jax.samples import Prompt, heldout_prompts
-from alif_jax.sharding import MeshConfig, check_rows, make_mesh
+from alif_jax.sharding import MeshConfig, check_length, check_rows, make_mesh
 from alif_jax.tokenizer import Tokenizer, load_tokenizer
 from alif_jax.trained import Table, check_same_table, for_checkpoint, render_table, trained_table
 
@@ -126,6 +126,7 @@ def prepare(config: TrainConfig, workdir: str, *, resume: bool) -> Run:
     check_same_on_all_hosts("the config, or the run directory it sees,", digest([as_json(config), workdir, first]))
     mesh = make_mesh(config.mesh)
     check_rows(mesh, config.batch_size // config.gradient_accumulation_steps)
+    check_length(mesh, config.data.sequence_length)
     base = resolve_model(config.model.path)
     tokenizer = load_tokenizer(base, config.data.template)
     model_config = read_model_config(base)
@@ -136,10 +137,7 @@ def prepare(config: TrainConfig, workdir: str, *, resume: bool) -> Run:
             f"data.sequence_length={config.data.sequence_length} is more than the {model_config.max_position_embeddings} positions "
             f"that {config.model.path} was made for (max_position_embeddings)"
         )
-    model = skeleton(
-        model_config, config.lora, dtype=jnp.dtype(config.model.dtype), param_dtype=jnp.dtype(config.model.param_dtype),
-        remat=config.model.remat, attention=config.model.attention, quantization=config.model.quantization,
-    )  # fmt: skip
+    model = build_model(config, model_config)
     batches, heldout = load_batches(config, tokenizer)
     table = trained_table(model, config.optim)
     in_checkpoint = for_checkpoint(table) | {"order": data_order(config, batches, heldout)}
@@ -151,6 +149,15 @@ def prepare(config: TrainConfig, workdir: str, *, resume: bool) -> Run:
         config=config, workdir=workdir, first=first, steps=batches.steps, base=base, tokenizer=tokenizer,
         model_config=model_config, mesh=mesh, model=model, tx=optimizer(config.optim, batches.steps), table=table,
         about=in_checkpoint, batches=batches, heldout=heldout, prompts=sampled_prompts(config, tokenizer),
+    )  # fmt: skip
+
+
+def build_model(config: TrainConfig, model_config: ModelConfig) -> Skeleton:
+    """The model that this config trains, without its arrays."""
+    source = config.model
+    return skeleton(
+        model_config, config.lora, dtype=jnp.dtype(source.dtype), param_dtype=jnp.dtype(source.param_dtype),
+        remat=source.remat, attention=source.attention, quantization=source.quantization,
     )  # fmt: skip
 
 

@@ -15,13 +15,13 @@ from jaxtyping import Array
 
 from alif_jax import UsageError
 
-AXES = ("data", "fsdp", "tensor")
+AXES = ("data", "fsdp", "tensor", "sequence")
 
 MESH_AXIS: dict[str, tuple[str, ...]] = {
     "batch": ("data", "fsdp"),
-    "length": (),
+    "length": ("sequence",),
     "layers": (),
-    "embed": ("fsdp",),  # parameters only: the model dimension of activations is never split
+    "embed": ("fsdp", "sequence"),  # parameters only; both axes hold the same weights, so both split them
     "vocab": ("tensor",),
     "heads": ("tensor",),
     "kv_heads": ("tensor",),
@@ -34,15 +34,20 @@ Axes = tuple[str | None, ...]
 
 @dataclass(kw_only=True)
 class MeshConfig:
-    """Devices along each mesh axis; -1 in one place means "all that are left"."""
+    """Devices along each mesh axis; -1 in one place means "all that are left".
+
+    data: whole copies. fsdp: rows and weights split. tensor: heads, ffn and vocabulary split. sequence: tokens of a row split, for
+    long context; weights are split over it too.
+    """
 
     data: int = 1
     fsdp: int = -1
     tensor: int = 1
+    sequence: int = 1
 
 
 def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:
-    """A `data × fsdp × tensor` mesh over all devices (or those given)."""
+    """A `data × fsdp × tensor × sequence` mesh over all devices (or those given)."""
     devices = jax.devices() if devices is None else devices
     sizes = [getattr(config, axis) for axis in AXES]
     shape = " × ".join(f"{axis}={size}" for axis, size in zip(AXES, sizes, strict=True))
@@ -98,12 +103,22 @@ def check_rows(mesh: Mesh, rows: int) -> None:
         )
 
 
-def put_batch(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, Array]:
-    """Host batch (each array `[A, B, L]`: microbatches, rows, tokens) → global arrays, rows split over data × fsdp.
+def check_length(mesh: Mesh, length: int) -> None:
+    """Raises UsageError for a row length that the sequence axis cannot divide."""
+    if length % mesh.shape["sequence"]:
+        raise UsageError(
+            f"rows of {length} tokens cannot be divided over sequence = {mesh.shape['sequence']} devices; "
+            f"make data.sequence_length a multiple of {mesh.shape['sequence']}"
+        )
 
-    Every process calls it with the same global batch; each device receives only its own rows.
+
+def put_batch(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, Array]:
+    """Host batch (each array `[A, B, L]`: microbatches, rows, tokens) → global arrays, rows split over data × fsdp, tokens over sequence.
+
+    Every process calls it with the same global batch; each device receives only its own part.
     """
     check_rows(mesh, next(iter(batch.values())).shape[1])
+    check_length(mesh, next(iter(batch.values())).shape[2])
     sharding = NamedSharding(mesh, spec_of((None, "batch", "length")))
 
     def put(array: np.ndarray) -> Array:

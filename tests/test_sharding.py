@@ -81,25 +81,26 @@ def test_the_spec_of_every_parameter() -> None:
 @pytest.mark.parametrize(
     ("config", "shape"),
     [
-        (MeshConfig(), (1, 8, 1)),
-        (MeshConfig(data=2, fsdp=-1, tensor=2), (2, 2, 2)),
-        (MeshConfig(data=-1, fsdp=1), (8, 1, 1)),
-        (MeshConfig(data=1, fsdp=2, tensor=4), (1, 2, 4)),
-        (MeshConfig(data=-1, fsdp=8), (1, 8, 1)),
+        (MeshConfig(), (1, 8, 1, 1)),
+        (MeshConfig(data=2, fsdp=-1, tensor=2), (2, 2, 2, 1)),
+        (MeshConfig(data=-1, fsdp=1), (8, 1, 1, 1)),
+        (MeshConfig(data=1, fsdp=2, tensor=4), (1, 2, 4, 1)),
+        (MeshConfig(data=-1, fsdp=8), (1, 8, 1, 1)),
+        (MeshConfig(fsdp=-1, sequence=4), (1, 2, 1, 4)),
     ],
 )
-def test_mesh_shapes(config: MeshConfig, shape: tuple[int, int, int]) -> None:
+def test_mesh_shapes(config: MeshConfig, shape: tuple[int, ...]) -> None:
     mesh = make_mesh(config)
-    assert (mesh.axis_names, mesh.devices.shape) == (("data", "fsdp", "tensor"), shape)
+    assert (mesh.axis_names, mesh.devices.shape) == (("data", "fsdp", "tensor", "sequence"), shape)
 
 
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (MeshConfig(fsdp=4, tensor=4), "data=1 × fsdp=4 × tensor=4 does not fit 8 device.s.: their product must be 8"),
-        (MeshConfig(fsdp=4), "data=1 × fsdp=4 × tensor=1 does not fit 8"),
+        (MeshConfig(fsdp=4, tensor=4), "data=1 × fsdp=4 × tensor=4 × sequence=1 does not fit 8 device.s.: their product must be 8"),
+        (MeshConfig(fsdp=4), "data=1 × fsdp=4 × tensor=1 × sequence=1 does not fit 8"),
         (MeshConfig(tensor=3), "does not fit 8"),
-        (MeshConfig(data=-1), "data=-1 × fsdp=-1 × tensor=1: each size is a positive number, or -1 in one place"),
+        (MeshConfig(data=-1), "data=-1 × fsdp=-1 × tensor=1 × sequence=1: each size is a positive number, or -1 in one place"),
         (MeshConfig(fsdp=0, tensor=8), "each size is a positive number"),
         (MeshConfig(data=-2, fsdp=1, tensor=-4), "each size is a positive number"),
     ],
