@@ -29,7 +29,7 @@ def masked_losses(
     model = skeleton.model(params)
     rows = {name: array[0] for name, array in batch.items()}
     hidden_BLD, _ = model(rows["tokens"], positions_BL=rows["positions"], segment_ids_BL=rows["segment_ids"])
-    losses_BL = token_losses(model.logits, hidden_BLD, rows["targets"], chunk=chunk)
+    losses_BL = token_losses(model.head(), hidden_BLD, rows["targets"], chunk=chunk)
     return jax.lax.with_sharding_constraint(losses_BL * rows["loss_mask"], out)
 
 

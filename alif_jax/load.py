@@ -18,7 +18,7 @@ from alif_jax.data.template import DataConfig
 from alif_jax.files import join
 from alif_jax.hf import load_params, read_model_config, resolve_model
 from alif_jax.lora import QUANTIZATIONS, LoraConfig
-from alif_jax.model import Params, Skeleton, skeleton
+from alif_jax.model import Params, Skeleton, check_remat, skeleton
 from alif_jax.model_config import ModelConfig
 from alif_jax.sharding import replicated
 from alif_jax.tokenizer import Tokenizer, load_tokenizer
@@ -36,8 +36,10 @@ class ModelSource:
     rank. Another scale is folded into B, so that the product stays the same.
     init_from_step: of a run, `latest`, `best` or a step's number.
     dtype: of the computation; param_dtype: of frozen parameters (trained ones are fp32). quantization: `int8` or `nf4` holds
-    the frozen projections so, with an fp32 scale every 64 weights. remat: `full` or `none`.
-    loss_chunk: positions of a row whose logits exist at a time.
+    the frozen projections so, with an fp32 scale every 64 weights.
+    remat: what the backward pass computes again: `full` everything but each layer's input, `none` nothing; or what is kept, of
+    q_proj, k_proj, v_proj, attention, o_proj, gate_proj, up_proj, down_proj, joined by `+`. remat_offload: what is kept waits in
+    the host's memory. loss_chunk: tokens of a device whose logits exist at a time.
     """
 
     path: str = ""
@@ -48,11 +50,13 @@ class ModelSource:
     param_dtype: str = "bfloat16"
     quantization: str = ""
     remat: str = "full"
+    remat_offload: bool = False
     attention: str = "xla"
-    loss_chunk: int = 512
+    loss_chunk: int = 1024
 
     def validate(self) -> None:
-        for key, allowed in (("dtype", DTYPES), ("param_dtype", DTYPES), ("remat", ("full", "none")), ("attention", BACKENDS),
+        check_remat(self.remat, self.remat_offload)
+        for key, allowed in (("dtype", DTYPES), ("param_dtype", DTYPES), ("attention", BACKENDS),
                              ("quantization", QUANTIZATIONS)):  # fmt: skip
             if getattr(self, key) not in allowed:
                 raise UsageError(f"model.{key}={getattr(self, key)!r} is not one of {', '.join(allowed)}")

@@ -188,8 +188,10 @@ class Linear(nnx.Module):
             # kaiming_uniform(a=√5) on [R, D] as in PEFT: uniform in ±1/√D. B = 0: a fresh adapter changes nothing.
             bound = 1 / math.sqrt(D)
             a = jax.random.uniform(a_key, (layers, D, R), minval=-bound, maxval=bound)
-            self.lora_A = Trainable(a, axes=("layers", axes[0], "rank"))
-            self.lora_B = Trainable(jnp.zeros((layers, R, F)), axes=("layers", "rank", axes[1]))
+            # Both split over fsdp; the one that its base has on tensor is split over that too.
+            inputs, outputs = ("embed" if axis == "embed" else "adapter" for axis in axes)
+            self.lora_A = Trainable(a, axes=("layers", inputs, "rank"))
+            self.lora_B = Trainable(jnp.zeros((layers, R, F)), axes=("layers", "rank", outputs))
             if self.dora:
                 norm = dora_norm(kernel, a, jnp.zeros((layers, R, F)), self.scale)
                 self.lora_magnitude = Trainable(norm, axes=("layers", axes[1]))

@@ -1,40 +1,148 @@
-"""Next-token cross-entropy, in chunks, so that [B, L, V] logits never exist at once.
+"""Next-token cross-entropy with its own backward pass: logits of a few tokens exist at a time, of no device more.
 
-`B` batch, `L` length, `C` chunk of L, `D` model dim, `V` vocabulary.
+Under a mesh it runs by hand on every device's own rows (`jax.shard_map`): the head is gathered once for all chunks, and the
+gradient of a trained head is summed over the devices once, not once a chunk. A frozen head has no gradient at all.
+
+`B` batch, `L` length, `T` tokens of a device, `C` chunk of T, `D` model dim, `V` vocabulary.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
+
+from alif_jax.sharding import MESH_AXIS, Axes, spec_of
+
+Params = dict[str, Array]
+ROWS = (*MESH_AXIS["batch"], *MESH_AXIS["length"])  # mesh axes that split tokens; `tensor` stays with the compiler
+SPLIT = MESH_AXIS["embed"]  # mesh axes that split the head's D
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """The head of a model: `project(params, hidden [..., D])` → fp32 logits [..., V]; params by name, and which are trained."""
+
+    project: Callable[[Params, Array], Array]
+    params: Params
+    trained: tuple[str, ...]
+    axes: Mapping[str, Axes]
 
 
 def token_losses(
-    logits: Callable[[Float[Array, "B C D"]], Float[Array, "B C V"]],
-    hidden_BLD: Float[Array, "B L D"],
-    targets_BL: Int[Array, "B L"],
-    *,
-    chunk: int,
+    head: Head, hidden_BLD: Float[Array, "B L D"], targets_BL: Int[Array, "B L"], *, chunk: int
 ) -> Float[Array, "B L"]:
-    """Cross-entropy (nats) of each target, fp32. Logits of `chunk` positions of each row exist at a time, backward too.
+    """Cross-entropy (nats) of each target, fp32: log Σ exp(logits) − logit of the target.
 
-    The caller multiplies with its mask and divides once, by the global count: Σ loss·mask / Σ mask.
+    chunk: tokens of a device whose logits exist at a time, in the backward pass too, which makes them again. The caller multiplies
+    with its mask and divides once, by the global count: Σ loss·mask / Σ mask.
     """
-    B, L, D = hidden_BLD.shape
-    C = min(chunk, L)
-    padding = -L % C
-    hidden_BLD = jnp.pad(hidden_BLD, ((0, 0), (0, padding), (0, 0)))
-    targets_BL = jnp.pad(targets_BL, ((0, 0), (0, padding)))
+    trained = {name: head.params[name] for name in head.trained}
+    frozen = {name: value for name, value in head.params.items() if name not in head.trained}
+    return _losses(_Static(head.project, dict(head.axes), chunk), trained, frozen, hidden_BLD, targets_BL)
 
-    @jax.checkpoint  # the backward pass makes the logits again instead of keeping them
-    def chunk_losses(_: None, part: tuple[Array, Array]) -> tuple[None, Array]:
-        hidden_BCD, targets_BC = part
-        logits_BCV = logits(hidden_BCD)
-        target_logits_BC = jnp.take_along_axis(logits_BCV, targets_BC[..., None], axis=-1)[..., 0]
-        return None, jax.nn.logsumexp(logits_BCV, axis=-1) - target_logits_BC
 
-    hidden_nBCD = hidden_BLD.reshape(B, -1, C, D).swapaxes(0, 1)
-    targets_nBC = targets_BL.reshape(B, -1, C).swapaxes(0, 1)
-    _, losses_nBC = jax.lax.scan(chunk_losses, None, (hidden_nBCD, targets_nBC))
-    return losses_nBC.swapaxes(0, 1).reshape(B, -1)[:, :L]
+@dataclass(frozen=True, eq=False)
+class _Static:
+    project: Callable[[Params, Array], Array]
+    axes: dict[str, Axes]
+    chunk: int
+
+    def on_devices(self, local: Callable[..., Any], inputs: tuple[Any, ...], outputs: Any) -> Callable[..., Any]:
+        """`local` on each device's own part; called as it stands where there is no mesh."""
+        if jax.sharding.get_abstract_mesh().empty:
+            return local
+        return jax.shard_map(local, in_specs=inputs, out_specs=outputs, axis_names=set(ROWS), check_vma=False)
+
+    def specs(self, params: Params) -> dict[str, PartitionSpec]:
+        """Of head parameters, as far as this file splits them by hand."""
+        return {name: PartitionSpec(*(SPLIT if axis == "embed" else None for axis in self.axes[name])) for name in params}
+
+    def gathered(self, params: Params, dtype: Any) -> Params:
+        """Whole in D, in the dtype of the computation (cast first: half the bytes travel)."""
+        whole = {}
+        for name, value in params.items():
+            value = value.astype(dtype)
+            if not jax.sharding.get_abstract_mesh().empty and "embed" in self.axes[name]:
+                value = jax.lax.all_gather(value, SPLIT, axis=self.axes[name].index("embed"), tiled=True)
+            whole[name] = value
+        return whole
+
+    def summed(self, name: str, gradient: Array) -> Array:
+        """The sum over all devices' tokens, each device keeping its own part of D."""
+        if jax.sharding.get_abstract_mesh().empty:
+            return gradient
+        if "embed" not in self.axes[name]:
+            return jax.lax.psum(gradient, ROWS)
+        own = jax.lax.psum_scatter(gradient, SPLIT, scatter_dimension=self.axes[name].index("embed"), tiled=True)
+        return jax.lax.psum(own, tuple(axis for axis in ROWS if axis not in SPLIT))
+
+
+def _chunks(array: Array, tokens: int, chunk: int) -> Array:
+    """[T, …] → [T / C, C, …], the end padded with zeros."""
+    padded = jnp.pad(array, ((0, -tokens % chunk), *[(0, 0)] * (array.ndim - 1)))
+    return padded.reshape(-1, chunk, *array.shape[1:])
+
+
+ROW_SPEC = spec_of(("batch", "length"))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _losses(static: _Static, trained: Params, frozen: Params, hidden_BLD: Array, targets_BL: Array) -> Array:
+    return _forward(static, trained, frozen, hidden_BLD, targets_BL)[0]
+
+
+def _forward(static: _Static, trained: Params, frozen: Params, hidden_BLD: Array, targets_BL: Array) -> tuple[Array, Any]:
+    def local(trained: Params, frozen: Params, hidden_BLD: Array, targets_BL: Array) -> tuple[Array, Array]:
+        whole = static.gathered(trained | frozen, hidden_BLD.dtype)
+        T, C = targets_BL.size, min(static.chunk, targets_BL.size)
+
+        def one(_: None, part: tuple[Array, Array]) -> tuple[None, tuple[Array, Array]]:
+            hidden_CD, targets_C = part
+            logits_CV = static.project(whole, hidden_CD)
+            lse_C = jax.nn.logsumexp(logits_CV, axis=-1)
+            return None, (lse_C - jnp.take_along_axis(logits_CV, targets_C[:, None], axis=-1)[:, 0], lse_C)
+
+        parts = _chunks(hidden_BLD.reshape(T, -1), T, C), _chunks(targets_BL.reshape(T), T, C)
+        _, (losses_nC, lse_nC) = jax.lax.scan(one, None, parts)
+        return tuple(array.reshape(-1)[:T].reshape(targets_BL.shape) for array in (losses_nC, lse_nC))
+
+    inputs = (static.specs(trained), static.specs(frozen), ROW_SPEC, ROW_SPEC)
+    losses_BL, lse_BL = static.on_devices(local, inputs, (ROW_SPEC, ROW_SPEC))(trained, frozen, hidden_BLD, targets_BL)
+    return losses_BL, (trained, frozen, hidden_BLD, targets_BL, lse_BL)
+
+
+def _backward(static: _Static, saved: Any, gradient_BL: Array) -> tuple[Params, None, Array, None]:
+    """∂loss/∂logits = softmax(logits) − 1 at the target, times the loss's own gradient; the rest is the head's."""
+
+    def local(trained: Params, frozen: Params, hidden_BLD: Array, *rows: Array) -> tuple[Params, Array]:
+        dtype = hidden_BLD.dtype
+        whole_trained, whole_frozen = static.gathered(trained, dtype), static.gathered(frozen, dtype)
+        T, C = rows[0].size, min(static.chunk, rows[0].size)
+
+        def one(sums: Params, part: tuple[Array, ...]) -> tuple[Params, Array]:
+            hidden_CD, targets_C, lse_C, gradient_C = part
+            logits_CV, pull = jax.vjp(lambda t, h: static.project(t | whole_frozen, h), whole_trained, hidden_CD)
+            is_target_CV = jnp.arange(logits_CV.shape[-1]) == targets_C[:, None]
+            gradient_CV = (jnp.exp(logits_CV - lse_C[:, None]) - is_target_CV) * gradient_C[:, None]
+            of_params, of_hidden_CD = pull(gradient_CV)
+            return jax.tree.map(lambda total, one: total + one.astype(jnp.float32), sums, of_params), of_hidden_CD
+
+        zeros = {name: jnp.zeros(value.shape, jnp.float32) for name, value in whole_trained.items()}
+        parts = tuple(_chunks(array.reshape(T, *array.shape[2:]), T, C) for array in (hidden_BLD, *rows))
+        sums, of_hidden = jax.lax.scan(one, zeros, parts)
+        of_hidden_BLD = of_hidden.reshape(-1, hidden_BLD.shape[-1])[:T].reshape(hidden_BLD.shape)
+        return {name: static.summed(name, value) for name, value in sums.items()}, of_hidden_BLD
+
+    trained, frozen, hidden_BLD, targets_BL, lse_BL = saved
+    inputs = (static.specs(trained), static.specs(frozen), *[ROW_SPEC] * 4)
+    on_devices = static.on_devices(local, inputs, (static.specs(trained), ROW_SPEC))
+    of_trained, of_hidden_BLD = on_devices(trained, frozen, hidden_BLD, targets_BL, lse_BL, gradient_BL)
+    return of_trained, None, of_hidden_BLD, None
+
+
+_losses.defvjp(_forward, _backward)

@@ -7,7 +7,7 @@ Not here: the loss (loss.py), the attention kernels (attention.py), the LoRA ari
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,17 +16,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from alif_jax import UsageError
 from alif_jax.attention import attend
 from alif_jax.lora import EMBEDDINGS, QUANTIZATIONS, Frozen, Linear, LoraConfig, Trainable, matches, variable
+from alif_jax.loss import Head
 from alif_jax.model_config import ModelConfig
 from alif_jax.sharding import Axes, constrain, sharding_of
 
 Params = dict[str, Array]
 KeysValues = tuple[Array, Array]  # of one layer's cache: [B, S, K, H] each
+# What a layer's forward pass may keep for the backward pass, in the order it is made: `checkpoint_name`s.
+TENSORS = ("q_proj", "k_proj", "v_proj", "attention", "o_proj", "gate_proj", "up_proj", "down_proj")
 Cache = dict[str, Array]  # k, v: [layers, B, S, K, H]; positions, segments: [B, S]
 
 
@@ -110,8 +114,9 @@ class Attention(nnx.Module):
         q_BLNH, k_BSKH = heads(self.q_proj, "heads", q_key), heads(self.k_proj, "kv_heads", k_key)
         if self.qk_norm:
             q_BLNH, k_BSKH = self.q_norm(q_BLNH), self.k_norm(k_BSKH)
-        q_BLNH, k_BSKH = rotate(q_BLNH, angles_BLh), rotate(k_BSKH, angles_BLh)
-        v_BSKH = heads(self.v_proj, "kv_heads", v_key)
+        q_BLNH = checkpoint_name(rotate(q_BLNH, angles_BLh), "q_proj")
+        k_BSKH = checkpoint_name(rotate(k_BSKH, angles_BLh), "k_proj")
+        v_BSKH = checkpoint_name(heads(self.v_proj, "kv_heads", v_key), "v_proj")
         if kv is not None:
             start = (0, where["index"], 0, 0)
             k_BSKH = jax.lax.dynamic_update_slice(kv[0], k_BSKH.astype(kv[0].dtype), start)
@@ -122,7 +127,7 @@ class Attention(nnx.Module):
             q_positions_BT=where["q_positions"], q_segments_BT=where["q_segments"],
             kv_positions_BS=where["kv_positions"], kv_segments_BS=where["kv_segments"],
         )  # fmt: skip
-        return self.o_proj(out_BLNH.reshape(*x_BLD.shape[:2], -1), o_key), kv
+        return checkpoint_name(self.o_proj(out_BLNH.reshape(*x_BLD.shape[:2], -1), o_key), "o_proj"), kv
 
 
 def _dropout_keys(where: Mapping[str, Array], part: str, count: int) -> Sequence[Array | None]:
@@ -142,8 +147,10 @@ class MLP(nnx.Module):
 
     def __call__(self, x_BLD: Float[Array, "B L D"], where: Mapping[str, Array]) -> Float[Array, "B L D"]:
         gate_key, up_key, down_key = _dropout_keys(where, "mlp", 3)
-        hidden_BLF = jax.nn.silu(self.gate_proj(x_BLD, gate_key)) * self.up_proj(x_BLD, up_key)
-        return self.down_proj(constrain(hidden_BLF, "batch", "length", "mlp"), down_key)
+        gate_BLF = checkpoint_name(self.gate_proj(x_BLD, gate_key), "gate_proj")
+        up_BLF = checkpoint_name(self.up_proj(x_BLD, up_key), "up_proj")
+        hidden_BLF = constrain(jax.nn.silu(gate_BLF) * up_BLF, "batch", "length", "mlp")
+        return checkpoint_name(self.down_proj(hidden_BLF, down_key), "down_proj")
 
 
 class Block(nnx.Module):
@@ -198,7 +205,9 @@ class Table(nnx.Module):
                 self.lora_B = Trainable(jax.random.normal(adapter_key, (R, D)), axes=("rank", "embed"))
 
     def look_up(self, tokens_BL: Int[Array, "B L"], dtype: Any) -> Float[Array, "B L D"]:
-        x_BLD = jnp.take(self.embedding[...], tokens_BL, axis=0).astype(dtype)
+        # Each device looks up its columns for all rows, then columns are exchanged for rows: the table is never gathered.
+        tokens_BL = constrain(tokens_BL, "copies", None)
+        x_BLD = constrain(jnp.take(self.embedding[...], tokens_BL, axis=0).astype(dtype), "copies", None, "embed")
         if self.first_new_row is not None:
             at_BL = tokens_BL - self.first_new_row
             new_BLD = jnp.take(self.new_rows[...], at_BL, axis=0, mode="clip").astype(dtype)
@@ -225,7 +234,7 @@ class Llama(nnx.Module):
     """Tokens → final hidden states; `logits` applies the head to any part of them.
 
     dtype: of the computation (activations); frozen parameters are held in `param_dtype`, trained ones in fp32.
-    remat: `full` recomputes each layer in the backward pass and keeps only its input, `none` keeps everything.
+    remat, remat_offload: see `rematerialised`.
     """
 
     def __init__(
@@ -237,15 +246,16 @@ class Llama(nnx.Module):
         dtype: Any = jnp.float32,
         param_dtype: Any = jnp.float32,
         remat: str = "none",
+        remat_offload: bool = False,
         attention: str = "xla",
         quantization: str = "",
     ):
         _check_trained(config, lora, quantization)
-        if remat not in ("none", "full"):
-            raise UsageError(f"remat={remat!r} is not one of none, full")
+        check_remat(remat, remat_offload)
         build = Build(config=config, lora=lora, param_dtype=param_dtype, quantization=quantization)
         embed, layers, head = jax.random.split(key, 3)
-        self.config, self.dtype, self.remat, self.attention = config, dtype, remat, attention
+        self.config, self.dtype, self.attention = config, dtype, attention
+        self.remat, self.remat_offload = remat, remat_offload
         self.embed_tokens = Table(build, "embed_tokens", embed)
         self.layers = Block(build, layers)
         self.norm = RMSNorm(build, config.hidden_size, stacked=False)
@@ -283,21 +293,74 @@ class Llama(nnx.Module):
         def layer(x: Array, slices: Any) -> tuple[Array, Any]:
             state, kv, key = slices
             here = where if key is None else where | {"dropout_key": key}
+            x = checkpoint_name(x, "layer_input")
             return nnx.merge(graphdef, state)(x, angles_BLh, here, kv, self.attention)
 
-        body = jax.checkpoint(layer) if self.remat == "full" else layer
+        body = layer if kv is not None else rematerialised(layer, self.remat, self.remat_offload)
         x_BLD, kv = jax.lax.scan(body, x_BLD, (stacked, kv, keys))
         if cache is not None and kv is not None:
             cache = {"k": kv[0], "v": kv[1], "positions": where["kv_positions"], "segments": where["kv_segments"]}
-        return self.norm(x_BLD), cache
+        norm = self.norm if self.remat == "none" else jax.checkpoint(lambda x: self.norm(x))
+        return norm(x_BLD), cache
 
     def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
         """fp32 logits of hidden states over `padded_vocab_size`; −∞ for the rows that only fill up the mesh."""
-        table = self.embed_tokens if self.config.tie_word_embeddings else self.lm_head
-        logits = table.project(hidden)
-        if self.config.padded_vocab_size == self.config.vocab_size:
-            return logits
-        return jnp.where(jnp.arange(self.config.padded_vocab_size) < self.config.vocab_size, logits, -jnp.inf)
+        return _logits(self.config, self._head_table(), hidden)
+
+    def head(self) -> Head:
+        """The same, apart from the rest of the model: for the loss."""
+        graphdef, state = nnx.split(self._head_table())
+        leaves = nnx.to_flat_state(state)
+
+        def project(params: Params, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
+            variables = [(path, leaf.replace(params[path[-1]])) for path, leaf in leaves]
+            return _logits(self.config, nnx.merge(graphdef, nnx.from_flat_state(variables)), hidden)
+
+        values = {path[-1]: leaf[...] for path, leaf in leaves}
+        trained = tuple(path[-1] for path, leaf in leaves if isinstance(leaf, Trainable))
+        return Head(project, values, trained, {path[-1]: leaf.get_metadata()["axes"] for path, leaf in leaves})
+
+    def _head_table(self) -> Table:
+        return self.embed_tokens if self.config.tie_word_embeddings else self.lm_head
+
+
+def check_remat(remat: str, offload: bool) -> None:
+    """Raises UsageError for what `rematerialised` does not know."""
+    unknown = [name for name in remat.split("+") if name not in TENSORS] if remat not in ("full", "none") else []
+    if unknown:
+        raise UsageError(
+            f"model.remat={remat!r}: {unknown[0]!r} is none of {', '.join(TENSORS)}; "
+            "give full, none, or names of those to keep, joined by +"
+        )
+    if offload and remat == "none":
+        raise UsageError("model.remat_offload=True with model.remat=none: what is kept goes to the host; name it, or choose full")
+
+
+def rematerialised(layer: Callable[..., Any], remat: str, offload: bool) -> Callable[..., Any]:
+    """The layer with what its backward pass keeps of the forward pass; the rest is computed again.
+
+    remat: `full` keeps each layer's input only, `none` keeps everything, names of `TENSORS` joined by `+` keep these too.
+    offload: what is kept waits in the host's memory.
+    """
+    if remat == "none":
+        return layer
+    names = [] if remat == "full" else remat.split("+")
+    policies = jax.checkpoint_policies
+    if offload:
+        policy = policies.save_and_offload_only_these_names(
+            names_which_can_be_saved=[], names_which_can_be_offloaded=["layer_input", *names], offload_src="device",
+            offload_dst="pinned_host",
+        )  # fmt: skip
+    else:
+        policy = policies.save_only_these_names(*names)
+    return jax.checkpoint(layer, policy=policy)
+
+
+def _logits(config: ModelConfig, table: Table, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
+    logits = table.project(hidden)
+    if config.padded_vocab_size == config.vocab_size:
+        return logits
+    return jnp.where(jnp.arange(config.padded_vocab_size) < config.vocab_size, logits, -jnp.inf)
 
 
 def _check_trained(config: ModelConfig, lora: LoraConfig, quantization: str) -> None:

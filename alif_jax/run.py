@@ -157,7 +157,7 @@ def build_model(config: TrainConfig, model_config: ModelConfig) -> Skeleton:
     source = config.model
     return skeleton(
         model_config, config.lora, dtype=jnp.dtype(source.dtype), param_dtype=jnp.dtype(source.param_dtype),
-        remat=source.remat, attention=source.attention, quantization=source.quantization,
+        remat=source.remat, remat_offload=source.remat_offload, attention=source.attention, quantization=source.quantization,
     )  # fmt: skip
 
 

@@ -27,6 +27,8 @@ MESH_AXIS: dict[str, tuple[str, ...]] = {
     "kv_heads": ("tensor",),
     "mlp": ("tensor",),
     "rank": (),
+    "adapter": ("tensor", "fsdp", "sequence"),  # the other dimension of a LoRA factor, where its base's lies on tensor alone
+    "copies": ("data",),  # rows of a batch that every device of a copy of the weights sees
 }
 
 Axes = tuple[str | None, ...]
@@ -46,18 +48,22 @@ class MeshConfig:
     sequence: int = 1
 
 
-def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:
-    """A `data × fsdp × tensor × sequence` mesh over all devices (or those given)."""
-    devices = jax.devices() if devices is None else devices
+def mesh_sizes(config: MeshConfig, devices: int) -> tuple[int, ...]:
+    """Devices along each of AXES, -1 replaced. Raises UsageError where the product is not `devices`."""
     sizes = [getattr(config, axis) for axis in AXES]
     shape = " × ".join(f"{axis}={size}" for axis, size in zip(AXES, sizes, strict=True))
     if sizes.count(-1) > 1 or any(size == 0 or size < -1 for size in sizes):
         raise UsageError(f"mesh {shape}: each size is a positive number, or -1 in one place; change config.mesh")
     known = prod(size for size in sizes if size > 0)
-    if len(devices) % known or (-1 not in sizes and known != len(devices)):
-        raise UsageError(f"mesh {shape} does not fit {len(devices)} device(s): their product must be {len(devices)}")
-    sizes = [len(devices) // known if size == -1 else size for size in sizes]
-    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+    if devices % known or (-1 not in sizes and known != devices):
+        raise UsageError(f"mesh {shape} does not fit {devices} device(s): their product must be {devices}")
+    return tuple(devices // known if size == -1 else size for size in sizes)
+
+
+def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:
+    """A `data × fsdp × tensor × sequence` mesh over all devices (or those given)."""
+    devices = jax.devices() if devices is None else devices
+    return jax.make_mesh(mesh_sizes(config, len(devices)), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
 
 
 def spec_of(axes: Axes) -> PartitionSpec:
@@ -113,7 +119,7 @@ def check_length(mesh: Mesh, length: int) -> None:
 
 
 def put_batch(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, Array]:
-    """Host batch (each array `[A, B, L]`: microbatches, rows, tokens) → global arrays, rows split over data × fsdp, tokens over sequence.
+    """Host batch (arrays `[A, B, L]`: microbatches, rows, tokens) → global arrays, rows over data × fsdp, tokens over sequence.
 
     Every process calls it with the same global batch; each device receives only its own part.
     """

@@ -26,6 +26,10 @@ from alif_jax.optim import named_leaves, state_shardings
 from alif_jax.peft import is_adapter, read_adapter
 from alif_jax.sharding import replicated
 
+# Gathered weights meet whole products: cut into pieces that travel while others are multiplied ("windowed einsum"), the step of
+# Llama-3.1-8B on v5e:2x4 takes 0.4 GiB a chip more and twice as long to compile.
+TPU_OPTIONS = {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000"}
+
 
 def init_state(
     source: ModelSource,
@@ -117,9 +121,11 @@ def continued(
 
 def compile_step(model: Skeleton, tx: optax.GradientTransformation, mesh: Mesh, *, chunk: int) -> Callable[..., Any]:
     """`train_step` with its state donated, and handed back on the very shardings that it came on: compiled once."""
+    options = TPU_OPTIONS if mesh.devices.flat[0].platform == "tpu" else None
     _, shardings, of_state = placed(model, tx, mesh)
     step = partial(train_step, model=model, tx=tx, chunk=chunk)
-    return jax.jit(step, donate_argnums=(0, 1), out_shardings=(shardings, of_state, replicated(mesh)))
+    out = (shardings, of_state, replicated(mesh))
+    return jax.jit(step, donate_argnums=(0, 1), out_shardings=out, compiler_options=options)
 
 
 def state_tree(trainable: Mapping[str, Any], opt_state: optax.OptState) -> State:
@@ -162,7 +168,7 @@ def train_step(
         hidden_BLD, _ = llama(
             rows["tokens"], positions_BL=rows["positions"], segment_ids_BL=rows["segment_ids"], dropout_key=key
         )
-        return jnp.sum(token_losses(llama.logits, hidden_BLD, rows["targets"], chunk=chunk) * rows["loss_mask"])
+        return jnp.sum(token_losses(llama.head(), hidden_BLD, rows["targets"], chunk=chunk) * rows["loss_mask"])
 
     def microbatch(sums: tuple[Array, Params], part: tuple[Mapping[str, Array], Any]) -> tuple[tuple[Array, Params], None]:
         loss, grads = jax.value_and_grad(loss_sum)(trainable, *part)

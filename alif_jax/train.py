@@ -57,11 +57,11 @@ def fit(config: TrainConfig, workdir: str, *, resume: bool = False, script_share
             Preemption() as preemption,
             open_checkpointer(workdir, save_total_limit=config.save_total_limit) as checkpointer,
             closing(start_recorder(run, history)) as recorder,
-            closing(prefetch(run.batches, run.first, run.steps)) as stream,
+            closing(prefetch(run.batches, run.first, run.steps, partial(put_batch, run.mesh))) as stream,
         ):
-            for index, batch in stream:
+            for index, batch, on_devices in stream:
                 step, key = index + 1, dropout_key(config, index + 1)
-                trainable, opt_state, metrics = step_fn(trainable, opt_state, frozen, put_batch(run.mesh, batch), key)
+                trainable, opt_state, metrics = step_fn(trainable, opt_state, frozen, on_devices, key)
                 recorder.dispatched(step, metrics, batch)
                 preempted = preemption.after(step) and step < run.steps
                 due = {"save"} if preempted else what_is_due(run, step)  # no time for a look: who preempts does not wait long

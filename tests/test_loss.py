@@ -2,6 +2,9 @@
 
 import math
 import re
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from alif_jax.loss import token_losses
+from alif_jax.loss import Head, token_losses
+from alif_jax.sharding import Axes, MeshConfig, make_mesh
 
 B, L, D, V = 3, 14, 8, 50
 
@@ -23,8 +27,12 @@ def arrays() -> tuple[jax.Array, jax.Array, jax.Array]:
     return jnp.float32(hidden), jnp.float32(rng.standard_normal((D, V))), jnp.asarray(rng.integers(0, V, (B, L)))
 
 
-def chunked(hidden: jax.Array, head: jax.Array, targets: jax.Array, chunk: int) -> jax.Array:
-    return token_losses(lambda part: part @ head, hidden, targets, chunk=chunk)
+def chunked(
+    hidden: jax.Array, head: jax.Array, targets: jax.Array, chunk: int, trained: tuple[str, ...] = ("kernel",)
+) -> jax.Array:
+    axes: dict[str, Axes] = {"kernel": ("embed", "vocab")}
+    made = Head(lambda params, part: part @ params["kernel"], {"kernel": head}, trained, axes)
+    return token_losses(made, hidden, targets, chunk=chunk)
 
 
 @pytest.mark.parametrize("chunk", [1, 5, 7, 14, 512])
@@ -57,16 +65,50 @@ def test_gradients_are_those_of_the_whole_logits(arrays: tuple[jax.Array, jax.Ar
     assert not got[0][mask == 0].any()
 
 
-def test_logits_of_one_chunk_exist_at_a_time(arrays: tuple[jax.Array, jax.Array, jax.Array]) -> None:
-    """No array of the whole program, backward pass included, has the size of all logits."""
+def largest(chunk: int, trained: tuple[str, ...], arrays: tuple[jax.Array, jax.Array, jax.Array]) -> int:
+    """Entries of the largest fp32 array of the whole program, backward pass included."""
     hidden, head, targets = arrays
 
-    def largest(chunk: int) -> int:
-        def loss(hidden: jax.Array, head: jax.Array) -> jax.Array:
-            return jnp.sum(chunked(hidden, head, targets, chunk))
+    def loss(hidden: jax.Array, head: jax.Array) -> jax.Array:
+        return jnp.sum(chunked(hidden, head, targets, chunk, trained))
 
-        program = str(jax.make_jaxpr(jax.grad(loss, (0, 1)))(hidden, head))
-        return max(math.prod(map(int, shape.split(","))) for shape in re.findall(r"f32\[([\d,]+)\]", program))
+    program = str(jax.make_jaxpr(jax.grad(loss, (0, 1) if trained else 0))(hidden, head))
+    return max(math.prod(map(int, shape.split(","))) for shape in re.findall(r"f32\[([\d,]+)\]", program))
 
-    assert largest(chunk=L) >= B * L * V
-    assert largest(chunk=2) < B * L * V
+
+def test_logits_of_one_chunk_exist_at_a_time(arrays: tuple[jax.Array, jax.Array, jax.Array]) -> None:
+    assert largest(B * L, ("kernel",), arrays) >= B * L * V
+    assert largest(4, ("kernel",), arrays) == max(B * (L + 2) * D, D * V) < B * L * V
+
+
+def products(function: Callable[..., Any], *arguments: jax.Array) -> int:
+    """Matrix products in a program."""
+    return str(jax.make_jaxpr(function)(*arguments)).count("dot_general")
+
+
+def test_a_frozen_head_has_no_gradient_and_pays_for_none(arrays: tuple[jax.Array, jax.Array, jax.Array]) -> None:
+    hidden, head, targets = arrays
+
+    def loss(hidden: jax.Array, head: jax.Array, trained: tuple[str, ...]) -> jax.Array:
+        return jnp.sum(chunked(hidden, head, targets, 7, trained))
+
+    frozen, trained = (jax.grad(partial(loss, trained=names)) for names in ((), ("kernel",)))
+    assert products(trained, hidden, head) == products(frozen, hidden, head) + 1 == 4  # logits twice, ∂hidden, ∂head
+    np.testing.assert_array_equal(frozen(hidden, head), trained(hidden, head))
+    assert not np.any(jax.grad(partial(loss, trained=()), 1)(hidden, head))
+
+
+@pytest.mark.parametrize("mesh", [MeshConfig(fsdp=4, tensor=2), MeshConfig(data=2, fsdp=2, sequence=2)], ids=["tensor", "sequence"])
+def test_gradients_on_a_mesh_are_those_of_one_device(mesh: MeshConfig) -> None:
+    rng = np.random.default_rng(2)
+    hidden, head = jnp.float32(rng.standard_normal((8, 6, 16))), jnp.float32(rng.standard_normal((16, 64)))
+    targets, weights = jnp.asarray(rng.integers(0, 64, (8, 6))), jnp.float32(rng.random((8, 6)))
+
+    def loss(hidden: jax.Array, head: jax.Array) -> jax.Array:
+        return jnp.sum(chunked(hidden, head, targets, 2) * weights)
+
+    expected = jax.value_and_grad(loss, (0, 1))(hidden, head)
+    with jax.set_mesh(make_mesh(mesh)):
+        found = jax.jit(jax.value_and_grad(loss, (0, 1)))(hidden, head)
+    for ours, alone in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(ours, alone, rtol=1e-5, atol=1e-6)

@@ -346,10 +346,17 @@ def test_stats_of_the_first_epoch() -> None:
 
 def test_prefetch_gives_the_batches_in_order() -> None:
     batches = Batches(examples_of(source_of(realistic_lengths(200, 32))), 32, batch_size=4, epochs=2, seed=0)
-    found = list(prefetch(batches, 3, batches.steps))
-    assert [step for step, _ in found] == list(range(3, batches.steps)) and len(found) > 10
-    assert all(same(batch, batches.batch_at(step)) for step, batch in found)
-    assert list(prefetch(batches, 5, 5)) == []
+    placed_in = set()
+
+    def place(batch: Batch) -> int:
+        placed_in.add(threading.current_thread().name)
+        return int(batch["tokens"].sum())
+
+    found = list(prefetch(batches, 3, batches.steps, place))
+    assert [step for step, *_ in found] == list(range(3, batches.steps)) and len(found) > 10
+    assert all(same(batch, batches.batch_at(step)) and placed == batch["tokens"].sum() for step, batch, placed in found)
+    assert all(name.startswith("prefetch") for name in placed_in)
+    assert list(prefetch(batches, 5, 5, place)) == []
 
 
 def test_prefetch_is_bounded_raises_and_closes() -> None:
@@ -365,14 +372,14 @@ def test_prefetch_is_bounded_raises_and_closes() -> None:
     def threads() -> int:
         return sum(thread.name.startswith("prefetch") for thread in threading.enumerate())
 
-    batches = prefetch(Failing(), 0, 100)  # type: ignore[arg-type]
+    batches = prefetch(Failing(), 0, 100, len)  # type: ignore[arg-type]
     assert [next(batches)[0] for _ in range(2)] == [0, 1]
     time.sleep(0.05)
     assert made == [0, 1, 2, 3] and threads() == 1
     batches.close()
     assert threads() == 0
     with pytest.raises(FloatingPointError, match="step 4"):
-        for step, _ in prefetch(Failing(), 2, 100):  # type: ignore[arg-type]
+        for step, *_ in prefetch(Failing(), 2, 100, len):  # type: ignore[arg-type]
             assert step < 4
     assert threads() == 0
 

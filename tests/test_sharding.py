@@ -27,33 +27,35 @@ HEADS: dict[str, Any] = {"num_attention_heads": 8, "num_key_value_heads": 4, "he
 ALL_PARTS = LoraConfig(rank=4, alpha=8.0, modules_to_save=("embed_tokens", "lm_head"))
 FOUR_PARTS = dataclasses.replace(ALL_PARTS, target_modules=("q_proj", "v_proj", "o_proj", "down_proj"))  # compiles faster
 
+SPLIT = ("fsdp", "sequence")
+ALL = ("tensor", *SPLIT)  # of an adapter, the dimension that its base has on tensor alone
 SPECS = {
-    "embed_tokens.embedding": P("tensor", "fsdp"),
-    "lm_head.kernel": P("fsdp", "tensor"),
+    "embed_tokens.embedding": P("tensor", SPLIT),
+    "lm_head.kernel": P(SPLIT, "tensor"),
     "norm.scale": P(None),
     "layers.input_layernorm.scale": P(None, None),
     "layers.post_attention_layernorm.scale": P(None, None),
-    "layers.self_attn.q_proj.kernel": P(None, "fsdp", "tensor"),
-    "layers.self_attn.q_proj.lora_A": P(None, "fsdp", None),
-    "layers.self_attn.q_proj.lora_B": P(None, None, "tensor"),
-    "layers.self_attn.k_proj.kernel": P(None, "fsdp", "tensor"),
-    "layers.self_attn.k_proj.lora_A": P(None, "fsdp", None),
-    "layers.self_attn.k_proj.lora_B": P(None, None, "tensor"),
-    "layers.self_attn.v_proj.kernel": P(None, "fsdp", "tensor"),
-    "layers.self_attn.v_proj.lora_A": P(None, "fsdp", None),
-    "layers.self_attn.v_proj.lora_B": P(None, None, "tensor"),
-    "layers.self_attn.o_proj.kernel": P(None, "tensor", "fsdp"),
-    "layers.self_attn.o_proj.lora_A": P(None, "tensor", None),
-    "layers.self_attn.o_proj.lora_B": P(None, None, "fsdp"),
-    "layers.mlp.gate_proj.kernel": P(None, "fsdp", "tensor"),
-    "layers.mlp.gate_proj.lora_A": P(None, "fsdp", None),
-    "layers.mlp.gate_proj.lora_B": P(None, None, "tensor"),
-    "layers.mlp.up_proj.kernel": P(None, "fsdp", "tensor"),
-    "layers.mlp.up_proj.lora_A": P(None, "fsdp", None),
-    "layers.mlp.up_proj.lora_B": P(None, None, "tensor"),
-    "layers.mlp.down_proj.kernel": P(None, "tensor", "fsdp"),
-    "layers.mlp.down_proj.lora_A": P(None, "tensor", None),
-    "layers.mlp.down_proj.lora_B": P(None, None, "fsdp"),
+    "layers.self_attn.q_proj.kernel": P(None, SPLIT, "tensor"),
+    "layers.self_attn.q_proj.lora_A": P(None, SPLIT, None),
+    "layers.self_attn.q_proj.lora_B": P(None, None, ALL),
+    "layers.self_attn.k_proj.kernel": P(None, SPLIT, "tensor"),
+    "layers.self_attn.k_proj.lora_A": P(None, SPLIT, None),
+    "layers.self_attn.k_proj.lora_B": P(None, None, ALL),
+    "layers.self_attn.v_proj.kernel": P(None, SPLIT, "tensor"),
+    "layers.self_attn.v_proj.lora_A": P(None, SPLIT, None),
+    "layers.self_attn.v_proj.lora_B": P(None, None, ALL),
+    "layers.self_attn.o_proj.kernel": P(None, "tensor", SPLIT),
+    "layers.self_attn.o_proj.lora_A": P(None, ALL, None),
+    "layers.self_attn.o_proj.lora_B": P(None, None, SPLIT),
+    "layers.mlp.gate_proj.kernel": P(None, SPLIT, "tensor"),
+    "layers.mlp.gate_proj.lora_A": P(None, SPLIT, None),
+    "layers.mlp.gate_proj.lora_B": P(None, None, ALL),
+    "layers.mlp.up_proj.kernel": P(None, SPLIT, "tensor"),
+    "layers.mlp.up_proj.lora_A": P(None, SPLIT, None),
+    "layers.mlp.up_proj.lora_B": P(None, None, ALL),
+    "layers.mlp.down_proj.kernel": P(None, "tensor", SPLIT),
+    "layers.mlp.down_proj.lora_A": P(None, ALL, None),
+    "layers.mlp.down_proj.lora_B": P(None, None, SPLIT),
 }
 
 
@@ -62,7 +64,7 @@ def check_placed(arrays: Params, mesh: Mesh) -> None:
     for name, array in arrays.items():
         spec = SPECS[name]
         assert array.sharding.is_equivalent_to(NamedSharding(mesh, spec), array.ndim), (name, array.sharding)
-        part = tuple(size // (mesh.shape[axis] if axis else 1) for size, axis in zip(array.shape, spec, strict=True))
+        part = NamedSharding(mesh, spec).shard_shape(array.shape)
         assert {shard.data.shape for shard in array.addressable_shards} == {part}, name
         assert len({shard.device for shard in array.addressable_shards}) == mesh.size, name
 
@@ -115,19 +117,25 @@ def test_a_dimension_that_does_not_divide_is_named() -> None:
     sharding_of(mesh, ("vocab", "embed"), (320, 6), "embed_tokens.embedding")
     with pytest.raises(UsageError, match=r"x.kernel: dimension 2 \(mlp, 98\) cannot be divided over tensor = 4 devices"):
         sharding_of(mesh, ("layers", "embed", "mlp"), (3, 64, 98), "x.kernel")
-    with pytest.raises(UsageError, match=r"dimension 1 \(embed, 7\) cannot be divided over fsdp = 2 devices; .* divide 7"):
+    with pytest.raises(UsageError, match=r"dimension 1 \(embed, 7\) cannot be divided over fsdp × sequence = 2 devices; .* divide 7"):
         sharding_of(mesh, ("vocab", "embed"), (320, 7), "embed_tokens.embedding")
 
 
-def test_each_device_gets_its_own_rows() -> None:
-    mesh = make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
+def test_each_device_gets_its_own_part() -> None:
+    mesh = make_mesh(MeshConfig(data=2, fsdp=2, sequence=2))
     batch = tiny.random_batch(rows=8, length=6, accumulation=3)
     for name, array in put_batch(mesh, batch).items():
         np.testing.assert_array_equal(array, batch[name])
         for shard in array.addressable_shards:
-            data, fsdp, _ = np.argwhere(mesh.devices == shard.device)[0]
-            first = 2 * (2 * data + fsdp)
-            np.testing.assert_array_equal(shard.data, batch[name][:, first : first + 2])
+            data, fsdp, _, sequence = np.argwhere(mesh.devices == shard.device)[0]
+            first, at = 2 * (2 * data + fsdp), 3 * sequence
+            np.testing.assert_array_equal(shard.data, batch[name][:, first : first + 2, at : at + 3])
+
+
+def test_a_length_that_does_not_divide() -> None:
+    mesh = make_mesh(MeshConfig(fsdp=2, sequence=4))
+    with pytest.raises(UsageError, match="rows of 6 tokens cannot be divided over sequence = 4 devices; .* a multiple of 4"):
+        put_batch(mesh, tiny.random_batch(rows=8, length=6))
 
 
 def test_rows_that_do_not_divide() -> None:
@@ -185,6 +193,7 @@ def on_one_device() -> dict[bool, tuple[float, Params, dict[str, Any]]]:
         (LoraConfig(full=True), MeshConfig(fsdp=8)),
         (FOUR_PARTS, MeshConfig(data=2, fsdp=1, tensor=4)),
         (FOUR_PARTS, MeshConfig(fsdp=4, tensor=2)),
+        (FOUR_PARTS, MeshConfig(fsdp=2, tensor=2, sequence=2)),
     ],
 )
 def test_loss_and_gradients_are_those_of_one_device(

@@ -7,12 +7,12 @@ at once. Segment ids count the examples of a row from 1; 0 is padding; positions
 import threading
 from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from alif_jax.data.mixture import Mixture, concatenation, draw, realised_shares,
 from alif_jax.data.template import FLAG_TRAINED
 
 Batch = dict[str, np.ndarray]
+Placed = TypeVar("Placed")
 JITTER = 0.3  # 4,000 lognormal lengths: 2 % of the pairs in a row meet again in the next epoch (without: 20 %), fill 99.7 %
 SLACK = 1000  # one row more than packing needs for so many; disturbed orders of 50,000 lognormal lengths needed 1 for 3,000 at most
 SAMPLED_SLACK = 200  # an epoch that is drawn anew has another number of tokens
@@ -275,19 +276,26 @@ class Batches:
         return {"rows": len(plan), **counts, "fill": fill, "left_out": self.left_out}
 
 
-def prefetch(batches: Batches, first: int, last: int, *, ahead: int = 2) -> Generator[tuple[int, Batch], None, None]:
-    """(step, batch) of the steps first … last - 1, made by a thread that is at most `ahead` batches before the reader.
+def prefetch(
+    batches: Batches, first: int, last: int, place: Callable[[Batch], Placed], *, ahead: int = 2
+) -> Generator[tuple[int, Batch, Placed], None, None]:
+    """(step, batch, place(batch)) of the steps first … last - 1, by a thread at most `ahead` batches before the reader.
 
+    place: puts a batch on the devices, so that it is there when its step begins.
     What fails in the thread is raised here, at its step. Closing the iterator ends the thread.
     """
+
+    def make(step: int) -> tuple[int, Batch, Placed]:
+        batch = batches.batch_at(step)
+        return step, batch, place(batch)
+
     with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as thread:
         steps = iter(range(first, last))
-        waiting = deque((step, thread.submit(batches.batch_at, step)) for step in islice(steps, ahead))
+        waiting = deque(thread.submit(make, step) for step in islice(steps, ahead))
         try:
             while waiting:
-                step, batch = waiting.popleft()
-                made = batch.result()
-                waiting.extend((step, thread.submit(batches.batch_at, step)) for step in islice(steps, 1))
-                yield step, made
+                made = waiting.popleft().result()
+                waiting.extend(thread.submit(make, step) for step in islice(steps, 1))
+                yield made
         finally:
             thread.shutdown(cancel_futures=True)

@@ -11,6 +11,7 @@ import statistics
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -84,9 +85,9 @@ def main() -> None:
             learning_rate=schedule(optim, STEPS, np), first=0, steps=STEPS + 1, logging_steps=10,
         )  # fmt: skip
         began, began_wall = time.thread_time(), time.perf_counter()
-        for index, batch in prefetch(batches, 0, STEPS):
+        for index, batch, on_devices in prefetch(batches, 0, STEPS, partial(put_batch, mesh)):
             step = index + 1
-            trainable, opt_state, metrics = jitted(trainable, opt_state, frozen, put_batch(mesh, batch))
+            trainable, opt_state, metrics = jitted(trainable, opt_state, frozen, on_devices)
             recorder.dispatched(step, metrics, batch)
             assert not preemption.after(step) and not what_is_due(run, step)
             now, now_wall = time.thread_time(), time.perf_counter()
