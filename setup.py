@@ -46,6 +46,8 @@ VERIFY = [
     "transformers>=5.20,<6",
     "peft>=0.21,<0.22",
 ]
+# A TPU's compiler, for machines without one. 0.0.51 was measured; jax[tpu] has its own, an older one that does too.
+PLAN = ['libtpu>=0.0.42,<0.0.60; sys_platform == "linux" and platform_machine == "x86_64"']
 TOOLS = [
     "beartype>=0.22,<0.24",
     "mypy>=2.4,<2.5",
@@ -69,7 +71,8 @@ setup(
         "cuda": jax_requirement("[cuda12]"),
         "data": DATA,
         "gcs": ["gcsfs>=2025.3"],
-        "test": [*DATA, *VERIFY, *TOOLS],
+        "plan": PLAN,
+        "test": [*DATA, *VERIFY, *TOOLS, *PLAN],
         "tools": TOOLS,
         "tpu": jax_requirement("[tpu]"),
         "verify": VERIFY,

@@ -114,3 +114,8 @@ def write_text(path: str, text: str) -> None:
 
 def write_json(path: str, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def cache_home() -> str:
+    """Of what can be made again: $XDG_CACHE_HOME/alif_jax, or ~/.cache/alif_jax."""
+    return join(os.environ.get("XDG_CACHE_HOME") or join(os.path.expanduser("~"), ".cache"), "alif_jax")

@@ -1,4 +1,4 @@
-"""Floating-point operations of training a token, and what accelerators can do: closed forms, no device and no model needed.
+"""Floating-point operations of training a token: closed forms, no device and no model needed. What chips can do: topology.py.
 
 Method, in multiply-adds counted as 2: a product with a frozen matrix of n entries costs 2n forward and 2n for the gradient of
 its input; a trained one 2n more for its own gradient. Causal attention at context C costs 2·C·N·H a layer forward (scores and
@@ -7,30 +7,15 @@ values, C/2 keys on average) and twice that backward. So, a token,
     4·N_matmul + 6·N_lora + 2·N_trained_head + 6·C·N·H·layers        LoRA; N_matmul counts the head, not the look-up
     6·N_matmul + 6·C·N·H·layers                                      full training
 
-Never counted: what `remat` computes again (it is a means, not the work), norms, softmax, rotations, the optimizer, DoRA's norms.
+Never counted: what is computed again (it is a means, not the work), norms, softmax, rotations, the optimizer, DoRA's norms.
+What is computed again takes time all the same: `hardware_flops_per_token` adds it, for predictions of time and nothing else.
 
 `N` query heads, `K` key/value heads, `H` head dim, `D` model dim, `F` ffn dim, `V` vocabulary, `R` rank, `C` context.
 """
 
-import re
-
 from alif_jax.lora import EMBEDDINGS, PROJECTIONS, LoraConfig
 from alif_jax.model_config import ModelConfig
-
-# Dense bf16 TFLOP/s of one device by JAX's `device_kind`, from the makers' data sheets; the first that matches. A TPU v4 or v5p
-# chip is one device.
-PEAKS = (
-    (r"H100 PCIe", 756),
-    (r"H100 NVL", 835),
-    (r"(H100|H200|GH200)\b", 989),
-    (r"A100\b", 312),
-    (r"L4$", 121),
-    (r"RTX 4090$", 165),
-    (r"TPU v4$", 275),
-    (r"TPU v5( lite|e)$", 197),
-    (r"TPU v5p?$", 459),
-    (r"TPU v6( lite|e)$", 918),
-)
+from alif_jax.topology import chip_of
 
 
 def projections(config: ModelConfig) -> dict[str, tuple[int, int]]:
@@ -66,6 +51,16 @@ def trained_head_parameters(config: ModelConfig, lora: LoraConfig) -> int:
     return rows * config.hidden_size
 
 
+def trained_parameters(config: ModelConfig, lora: LoraConfig) -> int:
+    """Entries of all matrices that are trained (norms, biases and DoRA's magnitudes are too few to count)."""
+    table = config.vocab_size * config.hidden_size
+    if lora.full:
+        return matmul_parameters(config) + (0 if config.tie_word_embeddings else table)
+    adapters = lora_parameters(config, lora) + (lora.rank * config.vocab_size if "embed_tokens" in lora.targets() else 0)
+    new = (config.vocab_size - (config.original_vocab_size or config.vocab_size)) * config.hidden_size
+    return adapters + sum((table if lora.trains(module) else new) for module in lora.modules_to_save)
+
+
 def flops_per_token(config: ModelConfig, lora: LoraConfig, *, context: float) -> float:
     """FLOP to train one token; the method stands above.
 
@@ -79,6 +74,33 @@ def flops_per_token(config: ModelConfig, lora: LoraConfig, *, context: float) ->
     return 4 * n_matmul + 6 * lora_parameters(config, lora) + 2 * trained_head_parameters(config, lora) + attention
 
 
+def hardware_flops_per_token(
+    config: ModelConfig, lora: LoraConfig, *, context: float, remat: str, attention: str = "splash"
+) -> float:
+    """FLOP that a device really does for a token: `flops_per_token` and what the backward pass computes again.
+
+    Of a layer, what `remat` (see `ModelSource`) does not keep: the forward products but down_proj's, whose result nothing needs,
+    and x·A of every adapter, for B's gradient. Of the head: its logits. Of attention: the forward pass where it is not kept, and
+    its scores, once more in the kernels' backward pass. attention: `xla` computes the whole square, twice the causal half.
+    """
+    causal = context * config.num_attention_heads * config.head_dim * config.num_hidden_layers  # FLOP of one of its products
+    work = flops_per_token(config, lora, context=context) + 2 * config.vocab_size * config.hidden_size
+    kept = set(remat.split("+"))
+    if attention == "xla":
+        work += 6 * causal + (0 if remat == "none" else 2 * causal if "attention" in kept else 4 * causal)
+    else:
+        work += causal + (0 if kept & {"none", "attention"} else 2 * causal)
+    if remat == "none":
+        return work
+    again, targets = 0, lora.targets()
+    for module, (inputs, outputs) in projections(config).items():
+        whole = module not in kept and module != "down_proj"
+        rank = lora.rank if module in targets else 0
+        again += rank * inputs + (inputs * outputs + rank * outputs if whole else 0)
+    return work + 2 * config.num_hidden_layers * again
+
+
 def peak_flops(device_kind: str) -> float | None:
     """Dense bf16 FLOP/s of one device (`jax.Device.device_kind`); None for one that is not in the table, such as a CPU."""
-    return next((peak * 1e12 for pattern, peak in PEAKS if re.search(pattern, device_kind)), None)
+    chip = chip_of(device_kind)
+    return chip.peak_flops if chip else None

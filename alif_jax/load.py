@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 
 from alif_jax import UsageError, files
-from alif_jax.attention import BACKENDS
+from alif_jax.attention import CHOICES
 from alif_jax.checkpoint import load_trainables, which_step
 from alif_jax.data.template import DataConfig
 from alif_jax.files import join
@@ -37,6 +37,7 @@ class ModelSource:
     init_from_step: of a run, `latest`, `best` or a step's number.
     dtype: of the computation; param_dtype: of frozen parameters (trained ones are fp32). quantization: `int8` or `nf4` holds
     the frozen projections so, with an fp32 scale every 64 weights.
+    attention: `auto` is the fastest that keeps the mask: splash on TPU, pallas (one example a row: cudnn) on GPU, xla on CPU.
     remat: what the backward pass computes again: `full` everything but each layer's input, `none` nothing; or what is kept, of
     q_proj, k_proj, v_proj, attention, o_proj, gate_proj, up_proj, down_proj, joined by `+`. remat_offload: what is kept waits in
     the host's memory. loss_chunk: tokens of a device whose logits exist at a time.
@@ -51,12 +52,12 @@ class ModelSource:
     quantization: str = ""
     remat: str = "full"
     remat_offload: bool = False
-    attention: str = "xla"
-    loss_chunk: int = 1024
+    attention: str = "auto"
+    loss_chunk: int = 512
 
     def validate(self) -> None:
         check_remat(self.remat, self.remat_offload)
-        for key, allowed in (("dtype", DTYPES), ("param_dtype", DTYPES), ("attention", BACKENDS),
+        for key, allowed in (("dtype", DTYPES), ("param_dtype", DTYPES), ("attention", CHOICES),
                              ("quantization", QUANTIZATIONS)):  # fmt: skip
             if getattr(self, key) not in allowed:
                 raise UsageError(f"model.{key}={getattr(self, key)!r} is not one of {', '.join(allowed)}")

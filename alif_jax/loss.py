@@ -6,6 +6,7 @@ gradient of a trained head is summed over the devices once, not once a chunk. A 
 `B` batch, `L` length, `T` tokens of a device, `C` chunk of T, `D` model dim, `V` vocabulary.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -88,6 +89,11 @@ def _chunks(array: Array, tokens: int, chunk: int) -> Array:
     return padded.reshape(-1, chunk, *array.shape[1:])
 
 
+def _whole(array: Array, shape: tuple[int, ...]) -> Array:
+    """[T / C, C, …] → `shape`, without the padding."""
+    return array.reshape(-1)[: math.prod(shape)].reshape(shape)
+
+
 ROW_SPEC = spec_of(("batch", "length"))
 
 
@@ -109,7 +115,7 @@ def _forward(static: _Static, trained: Params, frozen: Params, hidden_BLD: Array
 
         parts = _chunks(hidden_BLD.reshape(T, -1), T, C), _chunks(targets_BL.reshape(T), T, C)
         _, (losses_nC, lse_nC) = jax.lax.scan(one, None, parts)
-        return tuple(array.reshape(-1)[:T].reshape(targets_BL.shape) for array in (losses_nC, lse_nC))
+        return _whole(losses_nC, targets_BL.shape), _whole(lse_nC, targets_BL.shape)
 
     inputs = (static.specs(trained), static.specs(frozen), ROW_SPEC, ROW_SPEC)
     losses_BL, lse_BL = static.on_devices(local, inputs, (ROW_SPEC, ROW_SPEC))(trained, frozen, hidden_BLD, targets_BL)
@@ -135,8 +141,7 @@ def _backward(static: _Static, saved: Any, gradient_BL: Array) -> tuple[Params, 
         zeros = {name: jnp.zeros(value.shape, jnp.float32) for name, value in whole_trained.items()}
         parts = tuple(_chunks(array.reshape(T, *array.shape[2:]), T, C) for array in (hidden_BLD, *rows))
         sums, of_hidden = jax.lax.scan(one, zeros, parts)
-        of_hidden_BLD = of_hidden.reshape(-1, hidden_BLD.shape[-1])[:T].reshape(hidden_BLD.shape)
-        return {name: static.summed(name, value) for name, value in sums.items()}, of_hidden_BLD
+        return {name: static.summed(name, value) for name, value in sums.items()}, _whole(of_hidden, hidden_BLD.shape)
 
     trained, frozen, hidden_BLD, targets_BL, lse_BL = saved
     inputs = (static.specs(trained), static.specs(frozen), *[ROW_SPEC] * 4)

@@ -123,7 +123,7 @@ class Attention(nnx.Module):
             v_BSKH = jax.lax.dynamic_update_slice(kv[1], v_BSKH.astype(kv[1].dtype), start)
             kv = (k_BSKH, v_BSKH)
         out_BLNH = attend(
-            q_BLNH, k_BSKH.astype(q_BLNH.dtype), v_BSKH.astype(q_BLNH.dtype), backend=backend,
+            q_BLNH, k_BSKH.astype(q_BLNH.dtype), v_BSKH.astype(q_BLNH.dtype), backend="xla" if kv is not None else backend,
             q_positions_BT=where["q_positions"], q_segments_BT=where["q_segments"],
             kv_positions_BS=where["kv_positions"], kv_segments_BS=where["kv_segments"],
         )  # fmt: skip
@@ -313,12 +313,13 @@ class Llama(nnx.Module):
         leaves = nnx.to_flat_state(state)
 
         def project(params: Params, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
-            variables = [(path, leaf.replace(params[path[-1]])) for path, leaf in leaves]
+            variables = [(path, leaf.replace(params[str(path[-1])])) for path, leaf in leaves]
             return _logits(self.config, nnx.merge(graphdef, nnx.from_flat_state(variables)), hidden)
 
-        values = {path[-1]: leaf[...] for path, leaf in leaves}
-        trained = tuple(path[-1] for path, leaf in leaves if isinstance(leaf, Trainable))
-        return Head(project, values, trained, {path[-1]: leaf.get_metadata()["axes"] for path, leaf in leaves})
+        named = {str(path[-1]): leaf for path, leaf in leaves}
+        trained = tuple(name for name, leaf in named.items() if isinstance(leaf, Trainable))
+        axes = {name: leaf.get_metadata()["axes"] for name, leaf in named.items()}
+        return Head(project, {name: leaf[...] for name, leaf in named.items()}, trained, axes)
 
     def _head_table(self) -> Table:
         return self.embed_tokens if self.config.tie_word_embeddings else self.lm_head

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ import optax
 from jax.sharding import Mesh
 
 from alif_jax import UsageError, files
+from alif_jax.attention import check_backend, choose_backend
 from alif_jax.checkpoint import about, latest_step
 from alif_jax.data.cache import cache_hash, open_sources
 from alif_jax.data.fit import fit_rows
@@ -109,6 +110,7 @@ class Run:
     tokenizer: Tokenizer
     model_config: ModelConfig
     mesh: Mesh
+    attention: str
     model: Skeleton
     tx: optax.GradientTransformation
     table: Table
@@ -125,6 +127,8 @@ def prepare(config: TrainConfig, workdir: str, *, resume: bool) -> Run:
     first = check_workdir(config, workdir, resume)
     check_same_on_all_hosts("the config, or the run directory it sees,", digest([as_json(config), workdir, first]))
     mesh = make_mesh(config.mesh)
+    platform = mesh.devices.flat[0].platform
+    keep_compiled(platform)
     check_rows(mesh, config.batch_size // config.gradient_accumulation_steps)
     check_length(mesh, config.data.sequence_length)
     base = resolve_model(config.model.path)
@@ -137,7 +141,8 @@ def prepare(config: TrainConfig, workdir: str, *, resume: bool) -> Run:
             f"data.sequence_length={config.data.sequence_length} is more than the {model_config.max_position_embeddings} positions "
             f"that {config.model.path} was made for (max_position_embeddings)"
         )
-    model = build_model(config, model_config)
+    resolved = with_attention(config, model_config, mesh.shape, platform)
+    model = build_model(resolved, model_config)
     batches, heldout = load_batches(config, tokenizer)
     table = trained_table(model, config.optim)
     in_checkpoint = for_checkpoint(table) | {"order": data_order(config, batches, heldout)}
@@ -147,13 +152,35 @@ def prepare(config: TrainConfig, workdir: str, *, resume: bool) -> Run:
         check_same_order(saved.get("order", {}), in_checkpoint["order"], where)
     return Run(
         config=config, workdir=workdir, first=first, steps=batches.steps, base=base, tokenizer=tokenizer,
-        model_config=model_config, mesh=mesh, model=model, tx=optimizer(config.optim, batches.steps), table=table,
-        about=in_checkpoint, batches=batches, heldout=heldout, prompts=sampled_prompts(config, tokenizer),
+        model_config=model_config, mesh=mesh, attention=resolved.model.attention, model=model,
+        tx=optimizer(config.optim, batches.steps), table=table, about=in_checkpoint, batches=batches, heldout=heldout,
+        prompts=sampled_prompts(config, tokenizer),
     )  # fmt: skip
 
 
+def keep_compiled(platform: str) -> None:
+    """Keeps compiled programs on disk for the next start, in `compiled` beside the tokenised data or JAX_COMPILATION_CACHE_DIR.
+
+    Not those for a CPU: they hold the instructions of this one, and home directories are shared.
+    """
+    if platform != "cpu" and not jax.config.values["jax_compilation_cache_dir"]:
+        jax.config.update("jax_compilation_cache_dir", join(files.cache_home(), "compiled"))
+
+
+def with_attention(config: TrainConfig, model_config: ModelConfig, mesh_shape: Mapping[str, int], platform: str) -> TrainConfig:
+    """The config with what `auto` attention means there. Raises UsageError where that cannot run, or cannot keep to the mask."""
+    backend, packing, dtype = config.model.attention, config.data.packing, config.model.dtype
+    if backend == "auto":
+        backend = choose_backend(packing=packing, platform=platform, dtype=dtype)
+    check_backend(
+        backend, packing=packing, platform=platform, length=config.data.sequence_length, head_dim=model_config.head_dim,
+        sequence_shards=mesh_shape["sequence"], dtype=dtype,
+    )  # fmt: skip
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, attention=backend))
+
+
 def build_model(config: TrainConfig, model_config: ModelConfig) -> Skeleton:
-    """The model that this config trains, without its arrays."""
+    """The model that this config (`with_attention`) trains, without its arrays."""
     source = config.model
     return skeleton(
         model_config, config.lora, dtype=jnp.dtype(source.dtype), param_dtype=jnp.dtype(source.param_dtype),
@@ -206,7 +233,8 @@ def load_batches(config: TrainConfig, tokenizer: Tokenizer) -> tuple[Batches, Ba
             raise UsageError(f"{error}; {wanted} needs some") from None
         say(f"held out       no held-out loss: {error}")
         return batches, None
-    return batches, Batches(examples, data.sequence_length, config.batch_size // config.gradient_accumulation_steps)
+    rows = config.batch_size // config.gradient_accumulation_steps
+    return batches, Batches(examples, data.sequence_length, rows, packing=data.packing)
 
 
 def data_order(config: TrainConfig, batches: Batches, heldout: Batches | None) -> dict[str, Any]:
@@ -247,7 +275,7 @@ def describe(run: Run) -> str:
     config, stats = run.config, run.batches.stats()
     shape = " × ".join(f"{axis} {size}" for axis, size in run.mesh.shape.items())
     lines = [
-        f"devices        {run.mesh.size} {jax.devices()[0].device_kind}, mesh {shape}",
+        f"devices        {run.mesh.size} {jax.devices()[0].device_kind}, mesh {shape}, attention {run.attention}",
         render_table(run.table),
         f"data           {stats['examples']:,} examples, {stats['tokens']:,} tokens, "
         f"{stats['trained'] / stats['tokens']:.0%} trained (an epoch)",

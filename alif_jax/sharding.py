@@ -7,10 +7,11 @@ them into a `NamedSharding` by `MESH_AXIS`; a dimension that a mesh axis cannot 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
+from typing import cast
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 from alif_jax import UsageError
@@ -64,6 +65,11 @@ def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Me
     """A `data × fsdp × tensor × sequence` mesh over all devices (or those given)."""
     devices = jax.devices() if devices is None else devices
     return jax.make_mesh(mesh_sizes(config, len(devices)), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+
+
+def abstract_mesh(config: MeshConfig, devices: int) -> Mesh:
+    """`make_mesh` over devices that no one asks for anything: enough for shapes and their parts."""
+    return cast(Mesh, AbstractMesh(mesh_sizes(config, devices), AXES, axis_types=(AxisType.Auto,) * len(AXES)))
 
 
 def spec_of(axes: Axes) -> PartitionSpec:

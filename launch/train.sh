@@ -53,7 +53,10 @@ export ALIF_ACCELERATOR
 case $ALIF_ACCELERATOR in
   cpu) extras=(core data) ;;
   tpu) extras=(core data gcs tpu) ;;
-  gpu) extras=(core data gcs cuda) ;;
+  gpu)
+    extras=(core data gcs cuda)
+    export XLA_PYTHON_CLIENT_MEM_FRACTION=${XLA_PYTHON_CLIENT_MEM_FRACTION:-0.92} # what launch/plan.py counts on; JAX's own is 0.75
+    ;;
   *) alif_fail "ALIF_ACCELERATOR=$ALIF_ACCELERATOR: expected cpu, tpu or gpu" ;;
 esac
 [[ $ALIF_ACCELERATOR != cpu || "$*" != *gs://* ]] || extras+=(gcs)

@@ -6,9 +6,17 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from alif_jax.flops import flops_per_token, lora_parameters, matmul_parameters, peak_flops
+from alif_jax.flops import (
+    flops_per_token,
+    hardware_flops_per_token,
+    lora_parameters,
+    matmul_parameters,
+    peak_flops,
+    trained_parameters,
+)
 from alif_jax.lora import EMBEDDINGS, PROJECTIONS, LoraConfig
-from alif_jax.model import ModelConfig, skeleton
+from alif_jax.loss import token_losses
+from alif_jax.model import TENSORS, ModelConfig, skeleton
 from tests import tiny
 
 LLAMA_8B = {
@@ -97,10 +105,57 @@ def test_the_products_of_the_program(lora: LoraConfig) -> None:
 
 
 @pytest.mark.parametrize(
+    ("lora", "remat"),
+    [(LoraConfig(rank=4), "none"), (LoraConfig(rank=4), "full"), (LoraConfig(full=True), "full"),
+     (LoraConfig(rank=4, target_modules=("q_proj", "down_proj")), "q_proj+k_proj+v_proj"),
+     (LoraConfig(rank=4), "attention+o_proj+gate_proj"), (LoraConfig(full=True), "+".join(TENSORS))],
+)  # fmt: skip
+def test_what_is_computed_again(lora: LoraConfig, remat: str) -> None:
+    """The gradient of the real loss, product by product, under every kind of remat."""
+    config = tiny.model_config(vocab_size=384)
+    model = skeleton(config, lora, remat=remat)
+    L = 64
+    params = {name: jnp.zeros(shape.shape, shape.dtype) for name, shape in model.shapes.items()}
+    trained = {name: params[name] for name in model.trainable}
+    row = jnp.ones((1, L), jnp.int32)
+
+    def loss(trained: dict[str, jax.Array]) -> jax.Array:
+        llama = model.model({**params, **trained})
+        hidden, _ = llama(row, positions_BL=row, segment_ids_BL=row)
+        return jnp.sum(token_losses(llama.head(), hidden, row, chunk=L))
+
+    counted = dots(jax.make_jaxpr(jax.grad(loss))(trained).jaxpr) / L
+    expected = hardware_flops_per_token(config, lora, context=L, remat=remat, attention="xla")
+    assert counted == pytest.approx(expected, rel=0.002)
+
+
+def test_a_kernel_computes_its_scores_once_more() -> None:
+    """8B at 8,192, full training, attention kept: 7 products of the causal half instead of 6, and the head's logits again."""
+    config, lora = llama_8b(), LoraConfig(full=True)
+    product = 8192 * 4096 * 32
+    counted = flops_per_token(config, lora, context=8192)
+    everything = hardware_flops_per_token(config, lora, context=8192, remat="none")
+    assert everything - counted == product + 2 * 128_256 * 4096
+    full, kept = (hardware_flops_per_token(config, lora, context=8192, remat=remat) for remat in ("full", "attention"))
+    assert full - kept == 2 * product
+
+
+@pytest.mark.parametrize(
+    "lora",
+    [LoraConfig(rank=4), LoraConfig(rank=4, target_modules=(*PROJECTIONS, "embed_tokens")), LoraConfig(full=True),
+     LoraConfig(rank=4, target_modules=("v_proj",), modules_to_save=EMBEDDINGS)],
+)  # fmt: skip
+def test_trained_parameters(lora: LoraConfig) -> None:
+    config = tiny.model_config(vocab_size=384)
+    model = skeleton(config, lora)
+    matrices = [model.shapes[name] for name in model.trainable if "norm" not in name]
+    assert trained_parameters(config, lora) == sum(matrix.size for matrix in matrices)
+
+@pytest.mark.parametrize(
     ("kind", "teraflops"),
     [("NVIDIA A100-SXM4-80GB", 312), ("NVIDIA H100 80GB HBM3", 989), ("NVIDIA H200", 989), ("NVIDIA H100 PCIe", 756),
      ("NVIDIA L4", 121), ("NVIDIA L40S", None), ("NVIDIA A10G", None), ("NVIDIA GeForce RTX 4090", 165),
-     ("NVIDIA GeForce RTX 4090 Laptop GPU", None), ("TPU v4", 275), ("TPU v5 lite", 197), ("TPU v5e", 197), ("TPU v5", 459),
+     ("NVIDIA GeForce RTX 4090 Laptop GPU", None), ("TPU v4", None), ("TPU v5 lite", 197), ("TPU v5e", 197), ("TPU v5", 459),
      ("TPU v5p", 459), ("TPU v6 lite", 918), ("TPU v6e", 918), ("cpu", None)],
 )  # fmt: skip
 def test_peaks(kind: str, teraflops: int | None) -> None:

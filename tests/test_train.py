@@ -20,7 +20,7 @@ from alif_jax.guards import EXIT_PREEMPTED, NotFinite
 from alif_jax.load import ModelSource, load_model
 from alif_jax.lora import EMBEDDINGS, LoraConfig
 from alif_jax.optim import OptimConfig
-from alif_jax.run import prepare
+from alif_jax.run import describe, keep_compiled, prepare
 from alif_jax.samples import heldout_prompts
 from alif_jax.sharding import MeshConfig, make_mesh
 from alif_jax.train import TrainConfig, fit
@@ -390,7 +390,7 @@ def test_full_training_from_random_weights(place: Path) -> None:
     [({"batch_size": 12}, "multiple of 8"),
      ({"batch_size": 6, "gradient_accumulation_steps": 4}, "multiple of gradient_accumulation_steps"),
      ({"gradient_accumulation_steps": 0}, "at least 1"),
-     ({"model": ModelSource(attention="splash")}, "model.attention='splash'"),
+     ({"model": ModelSource(attention="flash")}, "model.attention='flash' is not one of auto, xla"),
      ({"mesh": MeshConfig(fsdp=3)}, "does not fit 8"),
      ({"mesh": MeshConfig(fsdp=1, tensor=8)}, "cannot be divided"),
      ({"model": ModelSource(path="/nowhere")}, "/nowhere")],
@@ -399,3 +399,30 @@ def test_bad_configs(place: Path, change: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         fit(config(place, **change), str(place / "bad"))
     assert not (place / "bad").exists()
+
+
+def test_a_kernel_of_another_chip_is_refused_and_auto_is_not_written_down_as_what_it_was(place: Path) -> None:
+    recipe = config(place, max_steps=1)
+    recipe.model = dataclasses.replace(recipe.model, attention="splash")
+    with pytest.raises(UsageError, match="model.attention='splash' is a kernel for TPU and this is a CPU; set it to auto or xla"):
+        prepare(recipe, str(place / "no"), resume=False)
+    recipe.model = dataclasses.replace(recipe.model, attention="auto")
+    run = prepare(recipe, str(place / "auto"), resume=False)
+    assert (run.attention, run.config.model.attention) == ("xla", "auto")
+    assert "attention xla" in describe(run)
+
+
+def test_compiled_programs_are_kept_on_disk_but_not_a_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = jax.config.values["jax_compilation_cache_dir"]
+    monkeypatch.setenv("XDG_CACHE_HOME", "/home/x/.cache")
+    try:
+        jax.config.update("jax_compilation_cache_dir", None)
+        keep_compiled("cpu")
+        assert jax.config.values["jax_compilation_cache_dir"] is None
+        keep_compiled("tpu")
+        assert jax.config.values["jax_compilation_cache_dir"] == "/home/x/.cache/alif_jax/compiled"
+        jax.config.update("jax_compilation_cache_dir", "/mine")  # what JAX_COMPILATION_CACHE_DIR sets
+        keep_compiled("gpu")
+        assert jax.config.values["jax_compilation_cache_dir"] == "/mine"
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)

@@ -38,7 +38,7 @@ from alif_jax import UsageError
 from alif_jax.data.template import DataConfig, encode_batch
 from alif_jax.data.tfrecord import parse_record, read_counted, read_manifest, shards_of
 from alif_jax.data.words import Words
-from alif_jax.files import join, open_file
+from alif_jax.files import cache_home, join, open_file
 from alif_jax.tokenizer import Tokenizer
 
 FORMAT = 1  # raised when the files change, or what template.py makes of the same text
@@ -111,8 +111,7 @@ def cache_hash(sources: Sequence[Source]) -> str:
 
 
 def cache_directory(config: DataConfig) -> str:
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return os.path.expanduser(config.cache_dir) or os.path.join(home, "alif_jax")
+    return os.path.expanduser(config.cache_dir) or cache_home()
 
 
 def cache_key(shards: Sequence[dict[str, Any]], tokenizer: Tokenizer, config: DataConfig) -> str:

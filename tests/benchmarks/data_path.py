@@ -1,4 +1,4 @@
-"""The input path, measured: `python tests/benchmarks/input_path.py [--megabytes=60] [--repeats=3] [--tensorflow=PYTHON]`.
+"""The data path, measured: `python tests/benchmarks/data_path.py [--megabytes=60] [--repeats=3] [--tensorflow=PYTHON]`.
 
 Prints a Markdown table. Text: the Urdu prose that is shipped here, and words made of halves of its words, drawn by Zipf's law;
 half of the tokens documents, half conversations. Tokenizer: byte-level BPE of 60,000 tokens with Llama 3's splitting, trained
@@ -137,7 +137,7 @@ def with_tensorflow(shards: list[str]) -> tuple[int, float, str] | None:
     return int(count), float(seconds), version
 
 
-def input_path(data: Path, tokenizer_directory: Path, place: Path, rows: list[tuple[str, str]]) -> None:
+def from_shards_to_batches(data: Path, tokenizer_directory: Path, place: Path, rows: list[tuple[str, str]]) -> None:
     """From shards to batches: first with an empty cache, then with a full one."""
     tokenizer = load_tokenizer(str(tokenizer_directory))
 
@@ -200,7 +200,7 @@ def main(argv: list[str]) -> None:
         make_tokenizer(place / "tokenizer", sentences)
         write_shards(str(place / "data"), {"train": make_records(sentences)}, config={}, shard_records=2000)
         reading(place / "data", rows)
-        input_path(place / "data", place / "tokenizer", place, rows)
+        from_shards_to_batches(place / "data", place / "tokenizer", place, rows)
     seeking(rows)
     print("| what | measured |\n|---|---|")
     for what, measured in rows:

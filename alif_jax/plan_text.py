@@ -1,0 +1,101 @@
+"""A plan as people read it: what a run needs, takes and costs."""
+
+from alif_jax.plan import Plan, Range
+
+NAMES = {
+    "weights": "frozen weights", "trainables": "trained weights", "optimizer": "optimizer",
+    "temporary": "gradients, activations, buffers", "total": "in all",
+}  # fmt: skip
+
+
+def as_text(plan: Plan) -> str:
+    """Several lines for a terminal of 100 columns."""
+    notes = [f"note        {note}" for note in plan.notes]
+    return "\n".join([*found(plan), *head(plan), *needs(plan), *takes(plan), *costs(plan), *notes])
+
+
+def found(plan: Plan) -> list[str]:
+    """What --search looked at, the fastest first, and how to train with the first one."""
+    if plan.search is None:
+        return []
+    rows = []
+    for one in plan.search["choices"]:
+        mesh = " × ".join(f"{axis} {size}" for axis, size in one["mesh"].items() if size > 1) or "one device"
+        verdict = "" if one["fits"] else "does not fit"
+        speed = between(one["tokens_per_second"])
+        rows.append(f"  {speed:22}{one['rows']:5}  {one['bytes'] / 2**30:7.2f}  {mesh:36}{one['remat']}  {verdict}".rstrip())
+    return [
+        f"search      {plan.search['compiles']} compiled of {plan.search['candidates']} candidates",
+        f"  {'tokens a second':22}{'rows':>5}  {'GiB':>7}  {'mesh':36}remat",
+        *rows,
+        f"train with  {' '.join(plan.search['overrides'])}",
+    ]
+
+
+def head(plan: Plan) -> list[str]:
+    mesh = " × ".join(f"{axis} {size}" for axis, size in plan.mesh.items() if size > 1) or "one device"
+    microbatches = f" in {plan.gradient_accumulation_steps} microbatches" if plan.gradient_accumulation_steps > 1 else ""
+    return [
+        f"model       {plan.model} ({plan.model_from})",
+        f"on          {plan.topology}, {plan.devices} chips: {mesh}",
+        f"a step      {plan.batch_size} rows of {plan.sequence_length:,} tokens{microbatches}, rows a chip at a time: {plan.rows}",
+    ]
+
+
+def needs(plan: Plan) -> list[str]:
+    by = "XLA's own count" if plan.memory_by == "XLA" else f"by {plan.memory_by}"
+    rows = [f"  {NAMES[part]:34}{size / 2**30:8.2f} GiB" for part, size in plan.bytes_per_device.items()]
+    left = (plan.hbm_bytes - plan.bytes_per_device["total"]) / 2**30
+    verdict = f"fits, {left:.2f} GiB left" if plan.fits else "DOES NOT FIT"
+    compiled = f", compiled in {plan.compile_seconds:.0f} s" if plan.compile_seconds else ""
+    return [f"needs       a chip, {by}{compiled}", *rows, f"  {'of':34}{plan.hbm_bytes / 2**30:8.2f} GiB: {verdict}"]
+
+
+def takes(plan: Plan) -> list[str]:
+    lines = [f"takes       {plan.flops_per_token / 1e9:.1f} GFLOP a token (recomputation not counted)"]
+    if plan.tokens_per_second and plan.seconds_per_step:
+        bound = f", bound by {plan.bound}" if plan.bound else ""
+        lines += [
+            f"  tokens a second                 {between(plan.tokens_per_second)} ({plan.time_by}{bound})",
+            f"  seconds a step                  {between(plan.seconds_per_step)}",
+        ]
+    lines.append(f"  data                            {plan.data}")
+    if plan.steps is not None:
+        lines.append(f"  steps                           {plan.steps:,}")
+    if plan.hours:
+        lines.append(f"  hours                           {between(plan.hours)}")
+    return lines
+
+
+def costs(plan: Plan) -> list[str]:
+    if not plan.cost_usd or not plan.price:
+        return ["costs       unknown"]
+    rate, spot = plan.price["usd_per_chip_hour"], plan.price["spot"]
+    lines = [f"costs       ${between(plan.cost_usd)} on demand, {plan.devices} × ${rate:.2f} an hour"]
+    if plan.cost_usd_spot:
+        lines.append(f"            ${between(plan.cost_usd_spot)} spot, {plan.devices} × ${spot:.2f} an hour")
+    return [*lines, f"            prices: {plan.price['source']}, read {plan.price['date']}"]
+
+
+def report(plans: list[Plan]) -> str:
+    """All plans of a recipe, and their total where there are several."""
+    return "\n\n".join([*map(as_text, plans), *([totals(plans)] if len(plans) > 1 else [])])
+
+
+def totals(plans: list[Plan]) -> str:
+    """One line under several plans."""
+    hours, money = ([getattr(plan, key) for plan in plans] for key in ("hours", "cost_usd"))
+    said = [f"total       {len(plans)} runs"]
+    said.append("hours unknown" if None in hours else f"{between(added(hours))} hours")
+    said.append("cost unknown" if None in money else f"${between(added(money))}")
+    return ", ".join(said)
+
+
+def added(ranges: list[Range]) -> Range:
+    return sum(low for low, _ in ranges), sum(high for _, high in ranges)
+
+
+def between(pair: Range) -> str:
+    """(3.96, 5.21) → "4.0 to 5.2"; one number where both are the same."""
+    low, high = (f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2g}" for value in pair)
+    return low if low == high else f"{low} to {high}"

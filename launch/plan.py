@@ -1,0 +1,60 @@
+"""What a run needs, takes and costs, before it is paid: `python launch/plan.py --config=configs/alif_cpt.py --topology=v5e:2x4`.
+
+Memory a chip (of TPUs by compiling the real step here: pip install '.[plan]'), tokens a second as a range, hours and money for
+the configured data or --tokens=100e6, by the prices of configs/prices.py."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from launch import app
+
+CONFIG = app.config_flag()
+TOPOLOGY = flags.DEFINE_string("topology", None, "v5e:2x4, v6e:4x4, v5p:2x2x2, h100:8, …", required=True)
+TOKENS = flags.DEFINE_list("tokens", [], "tokens of one epoch, where the data is not here: 100e6 (with --then one number a run)")
+THEN = flags.DEFINE_string("then", "", "a recipe that runs after --config: its plan too, and one total")
+SEARCH = flags.DEFINE_bool("search", False, "plan the fastest rows, remat and mesh that fit; at most 10 compiles")
+MEASURE = flags.DEFINE_bool("measure", False, "time a short run of the step on this machine, which must be the topology")
+JSON = flags.DEFINE_bool("json", False, "one JSON object instead of a table")
+
+AWAY_FROM_TPU = {  # libtpu would ask for the machine's metadata, and two of them would refuse each other
+    "JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+}  # fmt: skip
+
+
+def main(argv: list[str]) -> None:
+    from alif_jax import plan, plan_text, topology
+    from configs.prices import PRICES
+
+    place = topology.parse(TOPOLOGY.value)
+    configs, price = recipes(), PRICES.get(place.chip.name)
+    plans = [
+        plan.make_plan(config, place, price=price, tokens=tokens, measured=MEASURE.value, searched=SEARCH.value)
+        for config, tokens in zip(configs, plan.read_tokens(TOKENS.value, len(configs)), strict=True)
+    ]
+    report = plan.as_json(plans[0]) if len(plans) == 1 else plan.total(plans)
+    print(json.dumps(report, ensure_ascii=False) if JSON.value else plan_text.report(plans))
+
+
+def recipes() -> list[Any]:
+    """The configs of --config and --then."""
+    from alif_jax.run import TrainConfig
+
+    configs = [CONFIG.value, *map(app.load_recipe, filter(None, [THEN.value]))]
+    for config in configs:
+        app.check_types(config)
+        if not isinstance(config, TrainConfig):
+            raise app.UsageError(f"the recipe gave a {type(config).__name__}; plan.py needs a TrainConfig")
+    return configs
+
+
+if __name__ == "__main__":
+    if "--measure" not in sys.argv:
+        os.environ.update(AWAY_FROM_TPU)  # before JAX is imported, which loading a recipe does
+    app.run(main)
