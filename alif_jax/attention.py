@@ -13,12 +13,12 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from alif_jax import UsageError
-from alif_jax.attention_kernels import CHECKPOINT_NAME, TPU_LANES, TRITON_BLOCK, cudnn, pallas, splash, splash_kernel
+from alif_jax.attention_kernels import CHECKPOINT_NAME, TPU_LANES, TRITON_BLOCK, chunked, cudnn, pallas, splash, splash_kernel
 from alif_jax.sharding import spec_of
 
-BACKENDS = ("xla", "splash", "pallas", "cudnn")
+BACKENDS = ("xla", "chunked", "splash", "pallas", "cudnn")
 CHOICES = ("auto", *BACKENDS)  # of a config; `choose_backend` says what `auto` is
-PLATFORM = {"splash": "tpu", "pallas": "gpu", "cudnn": "gpu"}  # where a kernel runs; xla runs everywhere
+PLATFORM = {"splash": "tpu", "pallas": "gpu", "cudnn": "gpu"}  # where a kernel runs; xla and chunked run everywhere
 MULTIPLE = {"splash": TPU_LANES, "pallas": TRITON_BLOCK}  # of a row's tokens on one device
 
 
@@ -87,6 +87,8 @@ def _local(
         return _xla(q, k, v, q_positions, kv_positions, q_segments, kv_segments)
     if shards > 1:
         raise UsageError(_no_sequence_axis(backend, shards))
+    if backend == "chunked":
+        return chunked(q, k, v, q_segments)
     if backend == "pallas":
         return pallas(q, k, v, q_segments, interpret=interpret)
     return checkpoint_name(cudnn(q, k, v, q_segments, interpret=interpret), CHECKPOINT_NAME)
@@ -104,14 +106,17 @@ def _xla(
 # --- who may use which
 
 
-def choose_backend(*, packing: bool, platform: str, dtype: str) -> str:
-    """What `attention="auto"` means: `splash` on TPU, `cudnn` or (packed rows, fp32) `pallas` on GPU, `xla` on CPU.
+def choose_backend(*, packing: bool, platform: str, dtype: str, sequence_shards: int = 1) -> str:
+    """What `attention="auto"` means: `splash` on TPU, `cudnn` or (packed rows, fp32) `pallas` on GPU, on CPU `chunked`, or `xla`
+    where a row is split.
 
-    It looks at nothing that only makes a backend impossible (length, head_dim, sequence axis): `check_backend` refuses that.
+    It looks at nothing that only makes a kernel impossible (length, head_dim): `check_backend` refuses that.
     """
     if platform == "gpu":
         return "pallas" if packing or dtype != "bfloat16" else "cudnn"
-    return "splash" if platform == "tpu" else "xla"
+    if platform == "cpu":
+        return "xla" if sequence_shards > 1 else "chunked"
+    return "splash"
 
 
 def check_backend(
@@ -127,7 +132,7 @@ def check_backend(
         raise UsageError(f"{setting} is not one of {', '.join(CHOICES)}")
     if backend == "xla":
         return
-    if platform != PLATFORM[backend]:
+    if platform != PLATFORM.get(backend, platform):
         needs, has = PLATFORM[backend].upper(), platform.upper()
         raise UsageError(f"{setting} is a kernel for {needs} and this is a {has}; set it to auto or xla")
     if backend != "splash" and sequence_shards > 1:

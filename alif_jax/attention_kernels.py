@@ -1,4 +1,4 @@
-"""The attention kernels on one device's part of the batch: splash (TPU), Pallas (GPU), cuDNN (GPU); block sizes of each.
+"""The attention kernels on one device's part of the batch: splash (TPU), Pallas and cuDNN (GPU), chunks of plain XLA (CPU).
 
 Whole rows only: token t of a row sees tokens up to t of its own segment. Nothing here knows of a mesh, positions or a cache
 (attention.py does). `B` batch, `T` query length, `S` key length, `N` query heads, `K` key/value heads, `G` = N/K, `H` head dim.
@@ -182,3 +182,89 @@ def cudnn(
         q_BTNH, k_BTKH, v_BTKH, is_causal=True, query_seq_lengths=lengths_B, key_value_seq_lengths=lengths_B,
         implementation="xla" if interpret else "cudnn",
     )  # fmt: skip
+
+
+# --- anywhere
+
+
+CHUNKS, SHORTEST = 8, 128  # of a row, and the shortest: 8 leave 9/16 of the scores, and products of 128 queries are still fast
+
+
+@jax.custom_vjp
+def chunked(
+    q_BTNH: Float[Array, "B T N H"],
+    k_BTKH: Float[Array, "B T K H"],
+    v_BTKH: Float[Array, "B T K H"],
+    segments_BT: Int[Array, "B T"],
+) -> Float[Array, "B T N H"]:
+    """Attention by plain products: a chunk of queries sees only the keys up to its own end, and no scores are kept.
+
+    The backward pass makes the scores again from the logsumexp, as FlashAttention does (arXiv 2205.14135).
+    """
+    return _chunked_forward(q_BTNH, k_BTKH, v_BTKH, segments_BT)[0]
+
+
+def _heads_first(q_BTNH: Array, k_BTKH: Array, v_BTKH: Array) -> tuple[Array, Array, Array]:
+    """[B, K, G, T, H] scaled queries, [B, K, T, H] keys and values."""
+    B, T, N, H = q_BTNH.shape
+    q_BKGTH = q_BTNH.reshape(B, T, k_BTKH.shape[2], -1, H).transpose(0, 2, 3, 1, 4) * H**-0.5
+    return q_BKGTH, k_BTKH.swapaxes(1, 2), v_BTKH.swapaxes(1, 2)
+
+
+def _tokens_first(x_BKGTH: Array) -> Array:
+    B, K, G, T, H = x_BKGTH.shape
+    return x_BKGTH.transpose(0, 3, 1, 2, 4).reshape(B, T, K * G, H)
+
+
+def _ends(length: int) -> list[tuple[int, int]]:
+    """Where the chunks of a row begin and end: equal ones, or one."""
+    chunks = next(n for n in range(max(1, min(CHUNKS, length // SHORTEST)), 0, -1) if length % n == 0)
+    return [(at, at + length // chunks) for at in range(0, length, length // chunks)]
+
+
+def _mask(segments_BT: Array, start: int, end: int) -> Array:
+    """[B, 1, 1, chunk, end]: keys of a query's own segment, up to itself."""
+    same_segment = segments_BT[:, start:end, None] == segments_BT[:, None, :end]
+    return (same_segment & (jnp.arange(start, end)[:, None] >= jnp.arange(end)))[:, None, None]
+
+
+_product = partial(jnp.einsum, preferred_element_type=jnp.float32)
+
+
+def _chunked_forward(q_BTNH: Array, k_BTKH: Array, v_BTKH: Array, segments_BT: Array) -> tuple[Array, tuple[Array, ...]]:
+    q, k, v = _heads_first(q_BTNH, k_BTKH, v_BTKH)
+    outs, logsumexps = [], []
+    for start, end in _ends(q.shape[3]):
+        scores = _product("bkgth,bksh->bkgts", q[..., start:end, :], k[:, :, :end])
+        scores = jnp.where(_mask(segments_BT, start, end), scores, -jnp.inf)  # a token sees itself at least
+        most = scores.max(-1, keepdims=True)
+        weights = jnp.exp(scores - most)
+        total = weights.sum(-1, keepdims=True)
+        outs.append((_product("bkgts,bksh->bkgth", weights.astype(v.dtype), v[:, :, :end]) / total).astype(q.dtype))
+        logsumexps.append((most + jnp.log(total))[..., 0])
+    out_BTNH = checkpoint_name(_tokens_first(jnp.concatenate(outs, axis=3)), CHECKPOINT_NAME)
+    logsumexp_BKGT = checkpoint_name(jnp.concatenate(logsumexps, axis=3), CHECKPOINT_NAME)
+    return out_BTNH, (q_BTNH, k_BTKH, v_BTKH, segments_BT, out_BTNH, logsumexp_BKGT)
+
+
+def _chunked_backward(kept: tuple[Array, ...], d_out_BTNH: Array) -> tuple[Array, Array, Array, None]:
+    q_BTNH, k_BTKH, v_BTKH, segments_BT, out_BTNH, logsumexp_BKGT = kept
+    q, k, v = _heads_first(q_BTNH, k_BTKH, v_BTKH)
+    grouped = (*q_BTNH.shape[:2], k.shape[1], -1, q_BTNH.shape[3])
+    d_out, out = (x.reshape(grouped).transpose(0, 2, 3, 1, 4) for x in (d_out_BTNH, out_BTNH))
+    delta = jnp.sum(d_out.astype(jnp.float32) * out.astype(jnp.float32), axis=-1)
+    d_q, d_k, d_v = [], jnp.zeros(k.shape, jnp.float32), jnp.zeros(v.shape, jnp.float32)
+    for start, end in _ends(q.shape[3]):
+        q_c, d_out_c, k_c, v_c = q[..., start:end, :], d_out[..., start:end, :], k[:, :, :end], v[:, :, :end]
+        scores = _product("bkgth,bksh->bkgts", q_c, k_c)
+        weights = jnp.where(_mask(segments_BT, start, end), jnp.exp(scores - logsumexp_BKGT[..., start:end, None]), 0)
+        d_weights = _product("bkgth,bksh->bkgts", d_out_c, v_c)
+        d_scores = (weights * (d_weights - delta[..., start:end, None])).astype(q.dtype)
+        d_q.append(_product("bkgts,bksh->bkgth", d_scores, k_c))
+        d_k = d_k.at[:, :, :end].add(_product("bkgts,bkgth->bksh", d_scores, q_c))
+        d_v = d_v.at[:, :, :end].add(_product("bkgts,bkgth->bksh", weights.astype(q.dtype), d_out_c))
+    scaled = _tokens_first(jnp.concatenate(d_q, axis=3)) * q.shape[-1] ** -0.5
+    return scaled.astype(q.dtype), d_k.swapaxes(1, 2).astype(k.dtype), d_v.swapaxes(1, 2).astype(v.dtype), None
+
+
+chunked.defvjp(_chunked_forward, _chunked_backward)

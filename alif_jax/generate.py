@@ -105,6 +105,7 @@ def generate(
                 loaded.params, tokens_BP, lengths_B, keys_B, jax.random.key(seed), np.int32(len(chosen)),
                 jnp.float32(temperature), jnp.float32(top_p), jnp.asarray(tokenizer.stop_ids),
                 skeleton=loaded.skeleton, max_new_tokens=max_new_tokens, greedy=temperature == 0,
+                on_cpu=mesh.devices.flat[0].platform == "cpu",
             ))  # fmt: skip
             for row, i in enumerate(chosen):
                 results[int(i)] = _finish(prompts[i], out_BM[row].tolist(), loaded)
@@ -117,7 +118,7 @@ def _finish(prompt: str, ids: list[int], loaded: Loaded) -> Generation:
     return Generation(prompt, loaded.tokenizer.decode(ids), ids, "length" if stop is None else "stop")
 
 
-@partial(jax.jit, static_argnames=("skeleton", "max_new_tokens", "greedy"))
+@partial(jax.jit, static_argnames=("skeleton", "max_new_tokens", "greedy", "on_cpu"))
 def _decode(
     params: Params,
     tokens_BP: Array,
@@ -132,9 +133,14 @@ def _decode(
     skeleton: Skeleton,
     max_new_tokens: int,
     greedy: bool,
+    on_cpu: bool,
 ) -> Array:
-    """[B, max_new_tokens] token ids; what stands after a stop token means nothing."""
+    """[B, max_new_tokens] token ids; what stands after a stop token means nothing.
+
+    on_cpu: the layers are taken apart once instead of once a token, for the memory of a second copy of them.
+    """
     model = skeleton.model(params)
+    layers = model.unstacked() if on_cpu else None
     B, P = tokens_BP.shape
     slots_P = jnp.arange(P)
     segments_BP = (slots_P < lengths_B[:, None]).astype(jnp.int32)
@@ -163,7 +169,7 @@ def _decode(
         step, done_B, token_B, out_BM, cache = state
         hidden_B1D, written = model(
             token_B[:, None], positions_BL=(lengths_B + step - 1)[:, None], segment_ids_BL=jnp.ones((B, 1), jnp.int32),
-            cache=cache, cache_index=P + step - 1,
+            cache=cache, cache_index=P + step - 1, layers=layers,
         )  # fmt: skip
         token_B = choose(model.logits(hidden_B1D[:, 0]), step)
         out_BM = jax.lax.dynamic_update_slice(out_BM, token_B[:, None], (0, step))

@@ -37,7 +37,7 @@ class ModelSource:
     init_from_step: of a run, `latest`, `best` or a step's number.
     dtype: of the computation; param_dtype: of frozen parameters (trained ones are fp32). quantization: `int8` or `nf4` holds
     the frozen projections so, with an fp32 scale every 64 weights.
-    attention: `auto` is the fastest that keeps the mask: splash on TPU, pallas (one example a row: cudnn) on GPU, xla on CPU.
+    attention: `auto` is the fastest that keeps the mask: splash on TPU, pallas (one example a row: cudnn) on GPU, chunked on CPU.
     remat: what the backward pass computes again: `full` everything but each layer's input, `none` nothing; or what is kept, of
     q_proj, k_proj, v_proj, attention, o_proj, gate_proj, up_proj, down_proj, joined by `+`. remat_offload: what is kept waits in
     the host's memory. loss_chunk: tokens of a device whose logits exist at a time.

@@ -214,7 +214,7 @@ class Linear(nnx.Module):
             if self.dropout and dropout_key is not None:
                 kept = jax.random.bernoulli(dropout_key, 1 - self.dropout, x.shape)
                 dropped = jnp.where(kept, x / (1 - self.dropout), 0).astype(x.dtype)
-            y += self.scale * ((dropped @ a.astype(x.dtype)) @ b.astype(x.dtype))
+            y += (dropped @ a.astype(x.dtype)) @ (self.scale * b).astype(x.dtype)
             if self.dora:
                 norm = jax.lax.stop_gradient(dora_norm(kernel, a, b, self.scale))
                 y *= (self.lora_magnitude[...] / norm).astype(x.dtype)

@@ -1,7 +1,8 @@
 """Next-token cross-entropy with its own backward pass: logits of a few tokens exist at a time, of no device more.
 
 Under a mesh it runs by hand on every device's own rows (`jax.shard_map`): the head is gathered once for all chunks, and the
-gradient of a trained head is summed over the devices once, not once a chunk. A frozen head has no gradient at all.
+gradient of a trained head is summed over the devices once, not once a chunk. A frozen head has no gradient at all, and its logits
+are made once: the gradient of the hidden states is taken beside the loss and only scaled later.
 
 `B` batch, `L` length, `T` tokens of a device, `C` chunk of T, `D` model dim, `V` vocabulary.
 """
@@ -39,8 +40,8 @@ def token_losses(
 ) -> Float[Array, "B L"]:
     """Cross-entropy (nats) of each target, fp32: log Σ exp(logits) − logit of the target.
 
-    chunk: tokens of a device whose logits exist at a time, in the backward pass too, which makes them again. The caller multiplies
-    with its mask and divides once, by the global count: Σ loss·mask / Σ mask.
+    chunk: tokens of a device whose logits exist at a time, in the backward pass of a trained head too, which makes them again. The
+    caller multiplies with its mask and divides once, by the global count: Σ loss·mask / Σ mask.
     """
     trained = {name: head.params[name] for name in head.trained}
     frozen = {name: value for name, value in head.params.items() if name not in head.trained}
@@ -99,12 +100,20 @@ ROW_SPEC = spec_of(("batch", "length"))
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _losses(static: _Static, trained: Params, frozen: Params, hidden_BLD: Array, targets_BL: Array) -> Array:
-    return _forward(static, trained, frozen, hidden_BLD, targets_BL)[0]
+    return _loss_and_lse(static, trained | frozen, hidden_BLD, targets_BL)[0]
 
 
 def _forward(static: _Static, trained: Params, frozen: Params, hidden_BLD: Array, targets_BL: Array) -> tuple[Array, Any]:
-    def local(trained: Params, frozen: Params, hidden_BLD: Array, targets_BL: Array) -> tuple[Array, Array]:
-        whole = static.gathered(trained | frozen, hidden_BLD.dtype)
+    if trained:
+        losses_BL, lse_BL = _loss_and_lse(static, trained | frozen, hidden_BLD, targets_BL)
+        return losses_BL, (trained, frozen, hidden_BLD, targets_BL, lse_BL)
+    losses_BL, of_hidden_BLD = _loss_and_gradient(static, frozen, hidden_BLD, targets_BL)
+    return losses_BL, of_hidden_BLD
+
+
+def _loss_and_lse(static: _Static, params: Params, hidden_BLD: Array, targets_BL: Array) -> tuple[Array, Array]:
+    def local(params: Params, hidden_BLD: Array, targets_BL: Array) -> tuple[Array, Array]:
+        whole = static.gathered(params, hidden_BLD.dtype)
         T, C = targets_BL.size, min(static.chunk, targets_BL.size)
 
         def one(_: None, part: tuple[Array, Array]) -> tuple[None, tuple[Array, Array]]:
@@ -117,13 +126,41 @@ def _forward(static: _Static, trained: Params, frozen: Params, hidden_BLD: Array
         _, (losses_nC, lse_nC) = jax.lax.scan(one, None, parts)
         return _whole(losses_nC, targets_BL.shape), _whole(lse_nC, targets_BL.shape)
 
-    inputs = (static.specs(trained), static.specs(frozen), ROW_SPEC, ROW_SPEC)
-    losses_BL, lse_BL = static.on_devices(local, inputs, (ROW_SPEC, ROW_SPEC))(trained, frozen, hidden_BLD, targets_BL)
-    return losses_BL, (trained, frozen, hidden_BLD, targets_BL, lse_BL)
+    inputs = (static.specs(params), ROW_SPEC, ROW_SPEC)
+    return static.on_devices(local, inputs, (ROW_SPEC, ROW_SPEC))(params, hidden_BLD, targets_BL)
+
+
+def _of_logits(logits_CV: Array, lse_C: Array, targets_C: Array) -> Array:
+    """∂loss/∂logits: softmax(logits) − 1 at the target."""
+    return jnp.exp(logits_CV - lse_C[:, None]) - (jnp.arange(logits_CV.shape[-1]) == targets_C[:, None])
+
+
+def _loss_and_gradient(static: _Static, params: Params, hidden_BLD: Array, targets_BL: Array) -> tuple[Array, Array]:
+    """Of each token: its loss, and the gradient of that by its hidden state."""
+
+    def local(params: Params, hidden_BLD: Array, targets_BL: Array) -> tuple[Array, Array]:
+        whole = static.gathered(params, hidden_BLD.dtype)
+        T, C = targets_BL.size, min(static.chunk, targets_BL.size)
+
+        def one(_: None, part: tuple[Array, Array]) -> tuple[None, tuple[Array, Array]]:
+            hidden_CD, targets_C = part
+            logits_CV, pull = jax.vjp(lambda h: static.project(whole, h), hidden_CD)
+            lse_C = jax.nn.logsumexp(logits_CV, axis=-1)
+            losses_C = lse_C - jnp.take_along_axis(logits_CV, targets_C[:, None], axis=-1)[:, 0]
+            return None, (losses_C, pull(_of_logits(logits_CV, lse_C, targets_C))[0])
+
+        parts = _chunks(hidden_BLD.reshape(T, -1), T, C), _chunks(targets_BL.reshape(T), T, C)
+        _, (losses_nC, of_hidden_nCD) = jax.lax.scan(one, None, parts)
+        return _whole(losses_nC, targets_BL.shape), _whole(of_hidden_nCD, hidden_BLD.shape)
+
+    inputs = (static.specs(params), ROW_SPEC, ROW_SPEC)
+    return static.on_devices(local, inputs, (ROW_SPEC, ROW_SPEC))(params, hidden_BLD, targets_BL)
 
 
 def _backward(static: _Static, saved: Any, gradient_BL: Array) -> tuple[Params, None, Array, None]:
-    """∂loss/∂logits = softmax(logits) − 1 at the target, times the loss's own gradient; the rest is the head's."""
+    """The gradients by trained parameters and hidden states, from that by each loss."""
+    if not isinstance(saved, tuple):
+        return {}, None, (saved * gradient_BL[..., None]).astype(saved.dtype), None
 
     def local(trained: Params, frozen: Params, hidden_BLD: Array, *rows: Array) -> tuple[Params, Array]:
         dtype = hidden_BLD.dtype
@@ -133,9 +170,7 @@ def _backward(static: _Static, saved: Any, gradient_BL: Array) -> tuple[Params, 
         def one(sums: Params, part: tuple[Array, ...]) -> tuple[Params, Array]:
             hidden_CD, targets_C, lse_C, gradient_C = part
             logits_CV, pull = jax.vjp(lambda t, h: static.project(t | whole_frozen, h), whole_trained, hidden_CD)
-            is_target_CV = jnp.arange(logits_CV.shape[-1]) == targets_C[:, None]
-            gradient_CV = (jnp.exp(logits_CV - lse_C[:, None]) - is_target_CV) * gradient_C[:, None]
-            of_params, of_hidden_CD = pull(gradient_CV)
+            of_params, of_hidden_CD = pull(_of_logits(logits_CV, lse_C, targets_C) * gradient_C[:, None])
             return jax.tree.map(lambda total, one: total + one.astype(jnp.float32), sums, of_params), of_hidden_CD
 
         zeros = {name: jnp.zeros(value.shape, jnp.float32) for name, value in whole_trained.items()}

@@ -28,7 +28,7 @@ from alif_jax.model_config import ModelConfig
 from alif_jax.sharding import Axes, constrain, sharding_of
 
 Params = dict[str, Array]
-KeysValues = tuple[Array, Array]  # of one layer's cache: [B, S, K, H] each
+KeysValues = tuple[Array, Array]  # of a cache: [layers, B, S, K, H] each
 # What a layer's forward pass may keep for the backward pass, in the order it is made: `checkpoint_name`s.
 TENSORS = ("q_proj", "k_proj", "v_proj", "attention", "o_proj", "gate_proj", "up_proj", "down_proj")
 Cache = dict[str, Array]  # k, v: [layers, B, S, K, H]; positions, segments: [B, S]
@@ -103,8 +103,8 @@ class Attention(nnx.Module):
     def __call__(
         self, x_BLD: Array, angles_BLh: Array, where: Mapping[str, Array], kv: KeysValues | None, backend: str
     ) -> tuple[Array, KeysValues | None]:
-        """where: positions and segments of queries and keys; with a cache the `index` of the slot to write at; with dropout
-        the layer's `dropout_key`."""
+        """where: positions and segments of queries and keys; with a cache the `layer` of it and the `index` of the slot to write
+        at; with dropout the layer's `dropout_key`."""
         q_key, k_key, v_key, o_key = _dropout_keys(where, "attention", 4)
 
         def heads(projection: Linear, axis: str, key: Array | None) -> Array:
@@ -118,10 +118,11 @@ class Attention(nnx.Module):
         k_BSKH = checkpoint_name(rotate(k_BSKH, angles_BLh), "k_proj")
         v_BSKH = checkpoint_name(heads(self.v_proj, "kv_heads", v_key), "v_proj")
         if kv is not None:
-            start = (0, where["index"], 0, 0)
-            k_BSKH = jax.lax.dynamic_update_slice(kv[0], k_BSKH.astype(kv[0].dtype), start)
-            v_BSKH = jax.lax.dynamic_update_slice(kv[1], v_BSKH.astype(kv[1].dtype), start)
-            kv = (k_BSKH, v_BSKH)
+            start = (where["layer"], 0, where["index"], 0, 0)
+            k = jax.lax.dynamic_update_slice(kv[0], k_BSKH[None].astype(kv[0].dtype), start)
+            v = jax.lax.dynamic_update_slice(kv[1], v_BSKH[None].astype(kv[1].dtype), start)
+            k_BSKH, v_BSKH = (jax.lax.dynamic_index_in_dim(layers, where["layer"], keepdims=False) for layers in (k, v))
+            kv = (k, v)
         out_BLNH = attend(
             q_BLNH, k_BSKH.astype(q_BLNH.dtype), v_BSKH.astype(q_BLNH.dtype), backend="xla" if kv is not None else backend,
             q_positions_BT=where["q_positions"], q_segments_BT=where["q_segments"],
@@ -271,10 +272,11 @@ class Llama(nnx.Module):
         cache: Cache | None = None,
         cache_index: Int[Array, ""] | int = 0,
         dropout_key: Array | None = None,
+        layers: Any = None,
     ) -> tuple[Float[Array, "B L D"], Cache | None]:
         """Hidden states after the final norm, and the cache with these tokens written at slots cache_index … + L.
 
-        dropout_key: of the adapters' dropout; None switches it off.
+        dropout_key: of the adapters' dropout; None switches it off. layers: `unstacked()`, made once by one who calls this often.
         """
         x_BLD = constrain(self.embed_tokens.look_up(tokens_BL, self.dtype), "batch", "length", None)
         angles_BLh = positions_BL[..., None].astype(jnp.float32) * rope_frequencies(self.config)
@@ -290,18 +292,28 @@ class Llama(nnx.Module):
         graphdef, stacked = nnx.split(self.layers)
         keys = None if dropout_key is None else jax.random.split(dropout_key, self.config.num_hidden_layers)
 
-        def layer(x: Array, slices: Any) -> tuple[Array, Any]:
-            state, kv, key = slices
-            here = where if key is None else where | {"dropout_key": key}
-            x = checkpoint_name(x, "layer_input")
-            return nnx.merge(graphdef, state)(x, angles_BLh, here, kv, self.attention)
+        def layer(carry: tuple[Array, KeysValues | None], slices: Any) -> tuple[Any, None]:
+            state, number, key = slices
+            here = where | {"layer": number} | ({} if key is None else {"dropout_key": key})
+            x = checkpoint_name(carry[0], "layer_input")
+            return nnx.merge(graphdef, state)(x, angles_BLh, here, carry[1], self.attention), None
 
         body = layer if kv is not None else rematerialised(layer, self.remat, self.remat_offload)
-        x_BLD, kv = jax.lax.scan(body, x_BLD, (stacked, kv, keys))
+        numbers = jnp.arange(self.config.num_hidden_layers)
+        if layers is None:
+            (x_BLD, kv), _ = jax.lax.scan(body, (x_BLD, kv), (stacked, numbers, keys))
+        else:
+            for number, state in enumerate(layers):
+                (x_BLD, kv), _ = body((x_BLD, kv), (state, number, None if keys is None else keys[number]))
         if cache is not None and kv is not None:
             cache = {"k": kv[0], "v": kv[1], "positions": where["kv_positions"], "segments": where["kv_segments"]}
         norm = self.norm if self.remat == "none" else jax.checkpoint(lambda x: self.norm(x))
         return norm(x_BLD), cache
+
+    def unstacked(self) -> list[Any]:
+        """Each layer's parameters as arrays of their own. XLA on a CPU copies a layer out of the stack before each product."""
+        _, stacked = nnx.split(self.layers)
+        return [jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(self.config.num_hidden_layers)]
 
     def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
         """fp32 logits of hidden states over `padded_vocab_size`; −∞ for the rows that only fill up the mesh."""

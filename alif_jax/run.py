@@ -171,7 +171,7 @@ def with_attention(config: TrainConfig, model_config: ModelConfig, mesh_shape: M
     """The config with what `auto` attention means there. Raises UsageError where that cannot run, or cannot keep to the mask."""
     backend, packing, dtype = config.model.attention, config.data.packing, config.model.dtype
     if backend == "auto":
-        backend = choose_backend(packing=packing, platform=platform, dtype=dtype)
+        backend = choose_backend(packing=packing, platform=platform, dtype=dtype, sequence_shards=mesh_shape["sequence"])
     check_backend(
         backend, packing=packing, platform=platform, length=config.data.sequence_length, head_dim=model_config.head_dim,
         sequence_shards=mesh_shape["sequence"], dtype=dtype,

@@ -86,5 +86,5 @@ def test_rows_that_see_nothing_are_finite_and_send_no_nan_back() -> None:
 
 def test_unknown_backend() -> None:
     arrays: dict[str, Any] = case()
-    with pytest.raises(UsageError, match="attention backend 'flash' is not one of xla, splash, pallas, cudnn;"):
+    with pytest.raises(UsageError, match="attention backend 'flash' is not one of xla, chunked, splash, pallas, cudnn;"):
         attend(**arrays, backend="flash")

@@ -77,13 +77,16 @@ def compared(a: Arrays, backend: str, within: float, run: Callable[..., Any] = j
         np.testing.assert_allclose(other, one, rtol=0, atol=within * np.abs(one).max(), err_msg=name)
 
 
-@pytest.mark.parametrize(("backend", "T", "K"), [("splash", 384, 2), ("splash", 640, 4), ("pallas", 96, 2), ("cudnn", 96, 2)])
+@pytest.mark.parametrize(
+    ("backend", "T", "K"),
+    [("splash", 384, 2), ("splash", 640, 4), ("pallas", 96, 2), ("cudnn", 96, 2), ("chunked", 96, 2), ("chunked", 384, 1)],
+)
 def test_kernel_is_the_reference(backend: str, T: int, K: int) -> None:
-    """384: three blocks and the fused backward kernel; 640: five blocks and two kernels."""
+    """384: three blocks or chunks, and the fused backward kernel; 640: five blocks and two kernels."""
     compared(case_of(backend, B=3, T=T, K=K), backend, 1e-5)
 
 
-@pytest.mark.parametrize("backend", KERNELS[:2])
+@pytest.mark.parametrize("backend", [*KERNELS[:2], "chunked"])
 def test_kernel_in_bfloat16(backend: str) -> None:
     compared(case_of(backend, T=128, H=64, dtype=jnp.bfloat16), backend, 0.02)
 
@@ -94,6 +97,7 @@ MESHES = [
     pytest.param("splash", 1024, {"data": 2, "fsdp": 1, "sequence": 4}, marks=pytest.mark.slow),
     ("pallas", 64, {"data": 2, "fsdp": 2, "tensor": 2}),
     ("cudnn", 64, {"data": 2, "fsdp": 2, "tensor": 2}),
+    ("chunked", 256, {"data": 2, "fsdp": 2, "tensor": 2}),
 ]
 
 
@@ -124,7 +128,7 @@ def test_keys_are_gathered_and_their_gradients_reduced_and_scattered() -> None:
     assert "psum" not in program
 
 
-@pytest.mark.parametrize("backend", KERNELS[:2])
+@pytest.mark.parametrize("backend", [*KERNELS[:2], "chunked"])
 def test_no_leak_between_segments(backend: str) -> None:
     """Other keys and values in one segment, and in the padding, change no bit elsewhere. Changing the own ones does."""
     a = case(T=256)
@@ -217,7 +221,7 @@ def test_splash_compiles_for_a_tpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 FINE: dict[str, Any] = {"packing": True, "length": 2048, "head_dim": 128, "sequence_shards": 1, "dtype": "bfloat16"}
 REFUSED = [
-    ("flash", {}, "model.attention='flash' is not one of auto, xla, splash, pallas, cudnn"),
+    ("flash", {}, "model.attention='flash' is not one of auto, xla, chunked, splash, pallas, cudnn"),
     ("splash", {"platform": "gpu"}, "is a kernel for TPU and this is a GPU"),
     ("pallas", {"platform": "tpu"}, "is a kernel for GPU and this is a TPU"),
     ("cudnn", {"platform": "cpu", "packing": False}, "is a kernel for GPU and this is a CPU"),
@@ -248,7 +252,8 @@ def test_auto_is_fine_where_it_is_chosen() -> None:
                 check_backend(backend, **(FINE | {"packing": packing, "platform": platform, "dtype": dtype}))
                 chosen[platform, packing, dtype] = backend
     assert {chosen["tpu", p, d] for p in (True, False) for d in ("bfloat16", "float32")} == {"splash"}
-    assert {chosen["cpu", p, d] for p in (True, False) for d in ("bfloat16", "float32")} == {"xla"}
+    assert {chosen["cpu", p, d] for p in (True, False) for d in ("bfloat16", "float32")} == {"chunked"}
+    assert choose_backend(packing=True, platform="cpu", dtype="float32", sequence_shards=2) == "xla"  # it splits a row
     assert chosen["gpu", True, "bfloat16"] == chosen["gpu", True, "float32"] == chosen["gpu", False, "float32"] == "pallas"
     assert chosen["gpu", False, "bfloat16"] == "cudnn"
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from alif_jax import UsageError
-from alif_jax.generate import BUCKET, generate, keep_top_p, read_prompts
+from alif_jax.generate import BUCKET, _decode, generate, keep_top_p, read_prompts
 from alif_jax.load import Loaded, load_model
 from alif_jax.sharding import MeshConfig, make_mesh
 from tests import tiny
@@ -91,6 +91,20 @@ def test_greedy_on_a_mesh_and_in_small_batches(base: str, loaded: Loaded, greedy
         results = generate(model, PROMPTS, max_new_tokens=NEW, raw=True, batch_size=batch_size)
         assert [result.token_ids for result in results] == greedy
         assert [result.prompt for result in results] == PROMPTS
+
+
+def test_layers_in_one_stack_and_apart(loaded: Loaded, greedy: list[list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU the layers are taken apart; elsewhere they stay in their stack."""
+    taken: list[bool] = []
+
+    def stacked(*arrays: Any, on_cpu: bool, **settings: Any) -> jax.Array:
+        taken.append(on_cpu)
+        return _decode(*arrays, on_cpu=False, **settings)
+
+    monkeypatch.setattr("alif_jax.generate._decode", stacked)
+    results = generate(loaded, PROMPTS, max_new_tokens=NEW, raw=True)
+    assert taken == [True]
+    assert [result.token_ids for result in results] == greedy
 
 
 def test_a_row_ends_at_its_stop_token_and_the_others_go_on(loaded: Loaded, greedy: list[list[int]]) -> None:

@@ -157,8 +157,9 @@ def test_a_cache_filled_in_two_parts_changes_nothing(small: tuple[ModelConfig, S
         llama, parts = model.model(params), []
         cache: Cache | None = empty_cache(config, 1, 32, jnp.float32)
         for part in (slice(0, 13), slice(13, 24)):
-            rows = {"positions_BL": positions[:, part], "segment_ids_BL": ones[:, part]}
-            hidden, cache = llama(tokens[:, part], **rows, cache=cache, cache_index=part.start)
+            hidden, cache = llama(
+                tokens[:, part], positions_BL=positions[:, part], segment_ids_BL=ones[:, part], cache=cache, cache_index=part.start
+            )
             parts.append(llama.logits(hidden))
         return jnp.concatenate(parts, axis=1), cache
 

@@ -408,8 +408,8 @@ def test_a_kernel_of_another_chip_is_refused_and_auto_is_not_written_down_as_wha
         prepare(recipe, str(place / "no"), resume=False)
     recipe.model = dataclasses.replace(recipe.model, attention="auto")
     run = prepare(recipe, str(place / "auto"), resume=False)
-    assert (run.attention, run.config.model.attention) == ("xla", "auto")
-    assert "attention xla" in describe(run)
+    assert (run.attention, run.config.model.attention) == ("chunked", "auto")
+    assert "attention chunked" in describe(run)
 
 
 def test_compiled_programs_are_kept_on_disk_but_not_a_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
