@@ -82,6 +82,27 @@ def hardware_flops_per_token(
     Of a layer, what `remat` (see `ModelSource`) does not keep: the forward products but down_proj's, whose result nothing needs,
     and x·A of every adapter, for B's gradient. Of a trained head its logits. Of attention the forward pass where it is not kept,
     and its scores, once more in the kernels' backward pass. attention: `xla` computes the whole square, twice the causal half.
+    """
+    causal = context * config.num_attention_heads * config.head_dim * config.num_hidden_layers  # FLOP of one of its products
+    head = "embed_tokens" if config.tie_word_embeddings else "lm_head"
+    head_is_trained = lora.trains(head) or lora.trains_new_rows(head) or lora.adapts(head)
+    work = flops_per_token(config, lora, context=context) + head_is_trained * 2 * config.vocab_size * config.hidden_size
+    kept = set(remat.split("+"))
+    if attention == "xla":
+        work += 6 * causal + (0 if remat == "none" else 2 * causal if "attention" in kept else 4 * causal)
+    else:
+        work += causal + (0 if kept & {"none", "attention"} else 2 * causal)
+    if remat == "none":
+        return work
+    again, targets = 0, lora.targets()
+    for module, (inputs, outputs) in projections(config).items():
+        whole = module not in kept and module != "down_proj"
+        rank = lora.rank if module in targets else 0
+        again += rank * inputs + (inputs * outputs + rank * outputs if whole else 0)
+    return work + 2 * config.num_hidden_layers * again
+
+
+def peak_flops(device_kind: str) -> float | None:
     """Dense bf16 FLOP/s of one device (`jax.Device.device_kind`); None for one that is not in the table, such as a CPU."""
     chip = chip_of(device_kind)
     return chip.peak_flops if chip else None
