@@ -140,8 +140,8 @@ def _decode(
     on_cpu: the layers are taken apart once instead of once a token, for the memory of a second copy of them.
     """
     model = skeleton.model(params)
-    layers = model.unstacked() if on_cpu else None
     B, P = tokens_BP.shape
+    layers = model.unstacked(B) if on_cpu else None
     slots_P = jnp.arange(P)
     segments_BP = (slots_P < lengths_B[:, None]).astype(jnp.int32)
     positions_BP = jnp.broadcast_to(slots_P, (B, P))

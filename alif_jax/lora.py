@@ -207,7 +207,8 @@ class Linear(nnx.Module):
     def __call__(self, x: Float[Array, "... D"], dropout_key: Array | None = None) -> Float[Array, "... F"]:
         """dropout_key: None switches dropout off (evaluation, generation)."""
         kernel = self.weight()
-        y = x @ kernel.astype(x.dtype)
+        inputs = kernel.shape.index(x.shape[-1])  # a kernel may come turned: Llama.unstacked
+        y = jax.lax.dot_general(x, kernel.astype(x.dtype), (((x.ndim - 1,), (inputs,)), ((), ())))
         if self.adapted:
             a, b = self.lora_A[...], self.lora_B[...]
             dropped = x

@@ -37,7 +37,7 @@ def head(plan: Plan) -> list[str]:
     microbatches = f" in {plan.gradient_accumulation_steps} microbatches" if plan.gradient_accumulation_steps > 1 else ""
     return [
         f"model       {plan.model} ({plan.model_from})",
-        f"on          {plan.topology}, {plan.devices} chips: {mesh}",
+        f"on          {plan.topology}, {plan.devices} chip{'s' if plan.devices > 1 else ''}: {mesh}",
         f"a step      {plan.batch_size} rows of {plan.sequence_length:,} tokens{microbatches}, rows a chip at a time: {plan.rows}",
     ]
 

@@ -5,8 +5,8 @@
 Llama-3.1-8B; LoRA r = 128, α = 32, rsLoRA on the seven projections, embeddings and head trained in full; Urdu Wikipedia under
 its Urdu header, one article a row cut at 2,048 tokens, loss on the whole text, EOS at its end; 64 articles a step.
 Where this differs from the published run: AdamW keeps fp32 moments (theirs: 8 bit), trained weights are fp32 (theirs: bf16).
-Expected, calculated and not measured: 42 GB for weights, gradients and AdamW (the activations come on top); 100M tokens take 2.4 h
-on an H100 at 40 % of its peak.
+What it needs, takes and costs, before anything is spent:
+    python launch/plan.py --config=configs/alif_cpt.py --topology=h200:1 --tokens=100e6
 """
 
 from alif_jax.data.template import DataConfig

@@ -8,8 +8,8 @@ one example a row, 64 examples a step, two epochs over all sources together. A s
 sentence, as their OpenOrca rows have it. Where this differs from the published run: as in alif_cpt.py; an answer that passes
 2,048 tokens is cut as theirs, but a question is not (the example is dropped and counted); and an item with an input has it
 inside its instruction (theirs: a third header; their own Urdu-Instruct items have none).
-Expected, calculated and not measured: 42 GB for weights, gradients and AdamW (the activations come on top); 100M tokens take 2.4 h
-on an H100 at 40 % of its peak.
+What it needs, takes and costs, before anything is spent:
+    python launch/plan.py --config=configs/alif_sft.py --topology=h200:1 --tokens=100e6
 """
 
 from alif_jax.train import TrainConfig

@@ -6,8 +6,8 @@
 
 As qwen3_4b_urdu.py (`cpt`, or `sft`, the default), but with Llama 3's chat template, which the base's tokenizer does not carry
 and whose turn tokens it never saw: so embeddings are always trained.
-Expected, calculated and not measured: 15 GB for weights, gradients and AdamW (the activations come on top); 100M tokens take 1.1 h
-on an H100 at 40 % of its peak.
+What it needs, takes and costs, before anything is spent:
+    python launch/plan.py --config=configs/llama3_2_3b_urdu.py:cpt --topology=h200:1 --tokens=100e6
 """
 
 from alif_jax import UsageError

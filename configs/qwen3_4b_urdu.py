@@ -7,8 +7,8 @@
 
 `cpt` trains the (tied) embeddings beside LoRA r = 64 with rsLoRA; `sft` (the default) goes on with both; `nf4` is instruction
 tuning alone, the frozen base in 4 bits and no embeddings. The tokenizer's own chat template, loss on the responses.
-Expected, calculated and not measured: 18 GB for weights, gradients and AdamW (the activations come on top), 5 GB with
-`nf4`; 100M tokens take 1.4 h on an H100 at 40 % of its peak.
+What it needs, takes and costs, before anything is spent:
+    python launch/plan.py --config=configs/qwen3_4b_urdu.py:cpt --topology=h200:1 --tokens=100e6
 """
 
 from alif_jax import UsageError

@@ -7,8 +7,8 @@ What differs: English replay (7 % of the tokens, which Alif left out and Qalb us
 weights); a batch is counted in tokens (64 full rows of 2,048, several documents a row kept apart by segment ids); long documents
 are split into consecutive rows instead of cut; no header around a document; held-out loss by language every 250 steps, and the
 best checkpoint is kept.
-Expected, calculated and not measured: 42 GB for weights, gradients and AdamW (the activations come on top); 100M tokens take 2.4 h
-on an H100 at 40 % of its peak.
+What it needs, takes and costs, before anything is spent:
+    python launch/plan.py --config=configs/urdu_cpt.py --topology=h200:1 --tokens=100e6
 """
 
 from alif_jax.train import TrainConfig

@@ -8,8 +8,8 @@ What differs: loss on the responses only; Llama 3's own chat template (its turn 
 and head are trained with them); English replay; held-out loss also on questions that native speakers wrote (`eval_path`), because
 a held-out part of machine-made data is its twin; a batch counted in tokens (16 full rows, several conversations a row kept apart
 by segment ids); a conversation longer than a row is dropped and counted instead of cut; the best checkpoint is kept.
-Expected, calculated and not measured: 42 GB for weights, gradients and AdamW (the activations come on top); 100M tokens take 2.4 h
-on an H100 at 40 % of its peak.
+What it needs, takes and costs, before anything is spent:
+    python launch/plan.py --config=configs/urdu_sft.py --topology=h200:1 --tokens=100e6
 """
 
 from alif_jax.train import TrainConfig

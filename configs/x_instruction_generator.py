@@ -5,8 +5,8 @@
 A conversation's user turn is the text, its assistant turn the instruction; the prompt is the authors', byte for byte. Base and
 prompt are theirs. Their learning rate, epochs and batch are not published: these are our proposal (LoRA r = 64, α = 128 on all
 projections, 1e-4, 3 epochs, 128 conversations' worth of tokens a step: 16 packed rows).
-Expected, calculated and not measured: 19 GB for weights, gradients and AdamW (the activations come on top); 100M tokens take 2.3 h
-on an H100 at 40 % of its peak.
+What it needs, takes and costs, before anything is spent:
+    python launch/plan.py --config=configs/x_instruction_generator.py --topology=h200:1 --tokens=100e6
 """
 
 from alif_jax.data.template import DataConfig

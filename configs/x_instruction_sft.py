@@ -6,8 +6,8 @@
 One language (32,000 conversations), or ten at once with `:ten`, whose larger step (64 rows instead of 16) keeps all ten in every
 step. The prompt is the authors', byte for byte: `… Answer in {language}. `, the language by each record's `language`. Base as
 theirs; the rest is not published and our proposal, as in x_instruction_generator.py.
-Expected, calculated and not measured: 19 GB for weights, gradients and AdamW (the activations come on top); 100M tokens take 2.3 h
-on an H100 at 40 % of its peak.
+What it needs, takes and costs, before anything is spent:
+    python launch/plan.py --config=configs/x_instruction_sft.py --topology=h200:1 --tokens=100e6
 """
 
 from alif_jax import UsageError
