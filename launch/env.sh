@@ -29,7 +29,7 @@ alif_minor() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/de
 alif_size() {
   case $1 in
     core) echo 177 ;; data) echo 9 ;; verify) echo 206 ;; tools) echo 31 ;;
-    gcs) echo 19 ;; plan) echo 205 ;; tpu) echo 221 ;; cuda) echo 3220 ;; *) echo 0 ;;
+    gcs) echo 19 ;; plan) echo 137 ;; tpu) echo 221 ;; cuda) echo 3220 ;; *) echo 0 ;;
   esac
 }
 
