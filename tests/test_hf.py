@@ -132,7 +132,7 @@ def test_a_turn_token_that_nobody_trained_is_named(base: Path, key: str) -> None
 
 
 def test_a_mesh_that_does_not_divide(bases: Any) -> None:
-    with pytest.raises(UsageError, match=r"\(embed, 60\) cannot be divided over fsdp = 8"):
+    with pytest.raises(UsageError, match=r"\(embed, 60\) cannot be divided over fsdp × sequence = 8"):
         load_model(bases(hidden_size=60), make_mesh(MeshConfig(fsdp=8)))
 
 
