@@ -54,7 +54,7 @@ def temporary_bytes(config: TrainConfig, c: ModelConfig, mesh: Mesh, *, trainabl
     2 · trainables                     gradients: their sum, and those of a microbatch
     layers · positions · saved_width   what the layers keep; layers · layer_activations with remat=none, 0 if it waits on the host
     a layer: layer_activations of the one that is computed again, 2 · layer_parameters / t gathered (that one's and the next's)
-    the head: V·D / t gathered, and the embeddings' if they are trained; 3 · chunk · V / t fp32 logits, probabilities and
+    the head: V·D / t gathered; 3 · chunk · V / t fp32 logits, probabilities and
     their gradient; 4 bytes · V·D / t of gradient, before it is scattered, where the head is trained
 
     trainables: bytes of a device's trained parameters.
@@ -68,7 +68,7 @@ def temporary_bytes(config: TrainConfig, c: ModelConfig, mesh: Mesh, *, trainabl
     gathered = 2 * layer_parameters(c) * item // tensor if split(mesh) > 1 or config.model.quantization else 0
     table = c.padded_vocab_size * c.hidden_size // tensor
     trained = [config.lora.full or config.lora.trains(module) for module in ("embed_tokens", "lm_head")]
-    head = table * (item + (item if trained[0] else 0) + (4 if trained[c.tie_word_embeddings ^ 1] else 0))
+    head = table * (item + (4 if trained[not c.tie_word_embeddings] else 0))
     logits = 3 * 4 * min(config.model.loss_chunk, positions) * c.padded_vocab_size // tensor
     return 2 * trainables + c.num_hidden_layers * saved + max(activations + gathered, head + logits)
 

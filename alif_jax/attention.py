@@ -1,5 +1,7 @@
 """Attention over segment ids: one function, whatever computes it, and which backend can keep the mask where.
 
+The kernels have been compared with `xla` in interpret mode (cuDNN: by XLA's own form of the same call), splash has been compiled
+for TPUs and the Pallas kernel lowered for CUDA; none has run on its chip yet.
 Not here: the kernels and their block sizes (attention_kernels.py).
 `B` batch, `T` query length, `S` key length, `N` query heads, `K` key/value heads, `H` head dim.
 """
@@ -42,7 +44,8 @@ def attend(
     same tokens), whose positions rise inside each segment, and go by the order of the tokens; `cudnn` takes rows of one segment
     with padding only at the end. `check_backend` says what else they need. Under a mesh (`jax.set_mesh`) a kernel runs on each
     device's part; with a sequence axis each device's queries see the whole row's keys, gathered there (the gradients of
-    keys and values are reduced and scattered back). What a kernel keeps for its backward pass is named "attention" for remat.
+    keys and values are reduced and scattered back). What it keeps for its backward pass is named "attention" for remat; of `xla`
+    and `cudnn` only the output is, and their backward pass makes the rest again.
     interpret: runs a kernel on the CPU, slowly, for tests. Raises ValueError for T ≠ S with a kernel.
     """
     if backend not in BACKENDS:

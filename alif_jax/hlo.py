@@ -1,4 +1,4 @@
-"""The collectives of a compiled program, read from XLA's text of it (`compiled.as_text()`, partitioned and scheduled).
+"""The collectives of a compiled program, read from XLA's text of it, partitioned and scheduled.
 
 Small and strict: a collective whose shape, group or number of repetitions cannot be read is named in `unread`, never dropped.
 What the text looks like differs by backend (CPU, GPU and libtpu 0.0.51 were looked at):

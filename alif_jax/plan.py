@@ -136,7 +136,7 @@ def make_plan(
     found_best = None
     if searched:
         config, compiled, found_best = best(config, model_config, topology)
-        mesh = plan_mesh(config, topology)
+        mesh = plan_mesh(config, topology, measured=measured)
     else:
         compiled = planned(config, model_config, topology, mesh)
     notes: list[str] = []
@@ -155,7 +155,7 @@ def make_plan(
         notes.append(f"hours and cost need {HOW_TO_GIVE_TOKENS}")
     on_demand, spot = (price.usd_per_chip_hour, price.spot) if price else (None, None)
     if on_demand is None:
-        notes.append(f"no price for {topology.chip.name}: add a line to configs/prices.py, and the cost is planned too")
+        notes.append(f"no price is known for {topology.chip.name}: write one into configs/prices.py, and the cost is planned too")
     positions = config.batch_size * config.data.sequence_length
     return Plan(
         fits=compiled.fits, hbm_bytes=topology.chip.hbm_bytes, bytes_per_device=compiled.memory.parts(),
@@ -205,6 +205,8 @@ def read_tokens(given: list[str], runs: int) -> list[float | None]:
         numbers: list[float | None] = [float(one) for one in given]
     except ValueError:
         raise UsageError(f"--tokens={','.join(given)}: expected numbers such as 100e6") from None
+    if not all(number and math.isfinite(number) for number in numbers):
+        raise UsageError(f"--tokens={','.join(given)}: expected positive numbers such as 100e6")
     if len(numbers) != runs:
         raise UsageError(f"--tokens={','.join(given)}: {len(numbers)} numbers for {runs} runs; one each")
     return numbers

@@ -149,7 +149,7 @@ def collectives_of(
 
     Every microbatch gathers the weights over fsdp × sequence twice, forward and backward, and scatters the gradients of the trained
     ones in fp32; over tensor activations are summed after o_proj and down_proj, forward, backward and where they are made again;
-    over sequence the keys and values of a row are gathered likewise. Once a step gradients are summed over data.
+    over sequence the keys and values of a row are gathered likewise. Every microbatch sums gradients over data.
     positions: tokens of a microbatch on one device; length: of a whole row; item: bytes of a weight and an activation.
     """
     split, tensor = mesh["fsdp"] * mesh["sequence"], mesh["tensor"]
@@ -165,6 +165,6 @@ def collectives_of(
         Collective("reduce-scatter", gradients, split, microbatches),
         Collective("all-reduce", positions * config.hidden_size * item, tensor, sums * layers * microbatches),
         Collective("all-gather", keys, mesh["sequence"], keys_again * layers * microbatches),
-        Collective("all-reduce", gradients / split, mesh["data"], 1),
+        Collective("all-reduce", gradients / split, mesh["data"], microbatches),
     )
     return tuple(one for one in found if one.devices > 1)

@@ -55,6 +55,6 @@ def recipes() -> list[Any]:
 
 
 if __name__ == "__main__":
-    if "--measure" not in sys.argv:
+    if not any(one.lstrip("-").startswith("measure") for one in sys.argv):
         os.environ.update(AWAY_FROM_TPU)  # before JAX is imported, which loading a recipe does
     app.run(main)

@@ -152,7 +152,7 @@ def test_a_started_step_is_a_step_and_max_steps_need_no_tokens(base: str) -> Non
 def test_without_a_price_hours_are_there_and_it_says_where_to_add_one(base: str, price: Price | None) -> None:
     plan = make_plan(recipe(base, max_steps=7), H100, price=price)
     assert plan.hours and plan.cost_usd is None and plan.cost_usd_spot is None
-    assert "no price for h100: add a line to configs/prices.py, and the cost is planned too" in plan.notes
+    assert "no price is known for h100: write one into configs/prices.py, and the cost is planned too" in plan.notes
 
 
 def test_data_that_is_here_is_counted(tmp_path: Path) -> None:
@@ -403,3 +403,9 @@ def test_a_search_plans_the_best_and_says_how_to_train_with_it(base: str, plan: 
     same = make_plan(config, H100, price=PRICE)
     assert (same.bytes_per_device, same.hours) == (found.bytes_per_device, found.hours)
     assert f"train with  {found.search['overrides'][0]}" in plan_text.as_text(found)
+
+
+@pytest.mark.parametrize("given", ["nan", "inf", "0", "many"])
+def test_tokens_that_are_no_number_of_tokens(given: str) -> None:
+    with pytest.raises(UsageError, match=f"--tokens={given}: expected (positive )?numbers such as 100e6"):
+        read_tokens([given], 1)

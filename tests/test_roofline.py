@@ -202,7 +202,7 @@ def test_collectives_by_formula() -> None:
         Collective("all-gather", weights * 2 / 2, 4, 4),
         Collective("reduce-scatter", trained * 4 / 2, 4, 2),
         Collective("all-reduce", 32 * 64 * 2, 2, 5 * 2 * 2),
-        Collective("all-reduce", trained * 4 / 2 / 4, 2, 1),
+        Collective("all-reduce", trained * 4 / 2 / 4, 2, 2),
     )
     sequence = {"data": 1, "fsdp": 1, "tensor": 1, "sequence": 4}
     keys = collectives_of(config, FULL, sequence, positions=32, length=64, microbatches=1, remat="none")[2]
