@@ -90,9 +90,13 @@ class Step:
 
 
 def shard_bytes(tree: Any) -> int:
-    """Bytes of one device's shards of abstract arrays."""
-    leaves = jax.tree.leaves(tree)
-    return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves)
+    """Bytes of one device's shards of abstract arrays; XLA packs two 4-bit numbers into one."""
+
+    def size(leaf: Any) -> int:
+        entries = math.prod(leaf.sharding.shard_shape(leaf.shape))
+        return entries // 2 if leaf.dtype in (jnp.int4, jnp.uint4) else entries * leaf.dtype.itemsize
+
+    return sum(map(size, jax.tree.leaves(tree)))
 
 
 def step_shapes(config: TrainConfig, model_config: ModelConfig, mesh: Mesh) -> Step:
