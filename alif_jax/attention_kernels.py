@@ -253,7 +253,8 @@ def _chunked_backward(kept: tuple[Array, ...], d_out_BTNH: Array) -> tuple[Array
     grouped = (*q_BTNH.shape[:2], k.shape[1], -1, q_BTNH.shape[3])
     d_out, out = (x.reshape(grouped).transpose(0, 2, 3, 1, 4) for x in (d_out_BTNH, out_BTNH))
     delta = jnp.sum(d_out.astype(jnp.float32) * out.astype(jnp.float32), axis=-1)
-    d_q, d_k, d_v = [], jnp.zeros(k.shape, jnp.float32), jnp.zeros(v.shape, jnp.float32)
+    d_q, (B, K, T, H) = [], k.shape
+    d_k = d_v = jnp.zeros((B, K, H, T), jnp.float32)  # keys last: made the other way round, XLA turns scores, not queries
     for start, end in _ends(q.shape[3]):
         q_c, d_out_c, k_c, v_c = q[..., start:end, :], d_out[..., start:end, :], k[:, :, :end], v[:, :, :end]
         scores = _product("bkgth,bksh->bkgts", q_c, k_c)
@@ -261,10 +262,10 @@ def _chunked_backward(kept: tuple[Array, ...], d_out_BTNH: Array) -> tuple[Array
         d_weights = _product("bkgth,bksh->bkgts", d_out_c, v_c)
         d_scores = (weights * (d_weights - delta[..., start:end, None])).astype(q.dtype)
         d_q.append(_product("bkgts,bksh->bkgth", d_scores, k_c))
-        d_k = d_k.at[:, :, :end].add(_product("bkgts,bkgth->bksh", d_scores, q_c))
-        d_v = d_v.at[:, :, :end].add(_product("bkgts,bkgth->bksh", weights.astype(q.dtype), d_out_c))
-    scaled = _tokens_first(jnp.concatenate(d_q, axis=3)) * q.shape[-1] ** -0.5
-    return scaled.astype(q.dtype), d_k.swapaxes(1, 2).astype(k.dtype), d_v.swapaxes(1, 2).astype(v.dtype), None
+        d_k = d_k.at[..., :end].add(_product("bkgth,bkgts->bkhs", q_c, d_scores))
+        d_v = d_v.at[..., :end].add(_product("bkgth,bkgts->bkhs", d_out_c, weights.astype(q.dtype)))
+    d_q_BTNH = _tokens_first(jnp.concatenate(d_q, axis=3)) * H**-0.5
+    return d_q_BTNH.astype(q.dtype), *(x.transpose(0, 3, 1, 2).astype(k.dtype) for x in (d_k, d_v)), None
 
 
 chunked.defvjp(_chunked_forward, _chunked_backward)

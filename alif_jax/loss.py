@@ -66,10 +66,11 @@ class _Static:
 
     def gathered(self, params: Params, dtype: Any) -> Params:
         """Whole in D, in the dtype of the computation (cast first: half the bytes travel)."""
-        whole = {}
+        mesh, whole = jax.sharding.get_abstract_mesh(), {}
+        split = not mesh.empty and any(mesh.shape[axis] > 1 for axis in SPLIT)  # else XLA copies what it need not gather
         for name, value in params.items():
             value = value.astype(dtype)
-            if not jax.sharding.get_abstract_mesh().empty and "embed" in self.axes[name]:
+            if split and "embed" in self.axes[name]:
                 value = jax.lax.all_gather(value, SPLIT, axis=self.axes[name].index("embed"), tiled=True)
             whole[name] = value
         return whole
