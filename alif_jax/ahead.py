@@ -21,6 +21,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding
 
+from alif_jax import UsageError
 from alif_jax.load import check_heads
 from alif_jax.model import Params, Skeleton, random_params
 from alif_jax.model_config import ModelConfig
@@ -134,7 +135,7 @@ def compile_ahead(config: TrainConfig, model_config: ModelConfig, mesh: Mesh) ->
         lowered = step.lower(shapes.trainable, shapes.opt_state, shapes.frozen, shapes.batch, shapes.dropout_key)
         try:
             compiled = lowered.compile({"xla_dump_to": directory, "xla_dump_hlo_as_text": True})
-            hlo_text = dumped(directory)
+            hlo_text = dumped(directory) or compiled.as_text() or ""  # one out of JAX's cache is not written down again
         except jax.errors.JaxRuntimeError as error:
             needed = needed_bytes(str(error))
             if needed is None:
@@ -150,8 +151,7 @@ def compile_ahead(config: TrainConfig, model_config: ModelConfig, mesh: Mesh) ->
 def dumped(directory: str) -> str:
     """The program as XLA wrote it down when it was done. (`compiled.as_text()` parses it again and fails at that for an 8B step on
     v6e: "async-update instruction should have 1 operands but sees 3", libtpu 0.0.51.)"""
-    (file,) = Path(directory).glob("*.after_optimizations_after_buffer_assignment.txt")
-    return file.read_text()
+    return "".join(file.read_text() for file in Path(directory).glob("*.after_optimizations_after_buffer_assignment.txt"))
 
 
 def needed_bytes(message: str) -> int | None:
@@ -175,7 +175,19 @@ class Measured:
 
 
 def measure(config: TrainConfig, model_config: ModelConfig, mesh: Mesh, *, steps: int = 5) -> Measured:
-    """Runs the step on random parameters and full rows, on the devices of `mesh`; the first one, which compiles, is not counted."""
+    """Runs the step on random parameters and full rows, on the devices of `mesh`; the first one, which compiles, is not counted.
+
+    Raises UsageError where the devices' memory does not hold it.
+    """
+    try:
+        return _measure(config, model_config, mesh, steps)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise UsageError(f"--measure: the step does not fit here: {str(error).splitlines()[0]}; plan without --measure") from None
+
+
+def _measure(config: TrainConfig, model_config: ModelConfig, mesh: Mesh, steps: int) -> Measured:
     shapes = step_shapes(config, model_config, mesh)
     trainable = _random(config, model_config, shapes.trainable)
     frozen = _random(config, model_config, shapes.frozen)
@@ -197,10 +209,13 @@ def measure(config: TrainConfig, model_config: ModelConfig, mesh: Mesh, *, steps
 def _random(config: TrainConfig, model_config: ModelConfig, abstract: Mapping[str, jax.ShapeDtypeStruct]) -> Params:
     source = config.model
     make = partial(
-        random_params, model_config, config.lora, names=tuple(abstract), dtype=jnp.dtype(source.dtype),
-        param_dtype=jnp.dtype(source.param_dtype), quantization=source.quantization,
+        random_params, model_config, config.lora, dtype=jnp.dtype(source.dtype), param_dtype=jnp.dtype(source.param_dtype),
+        quantization=source.quantization,
     )  # fmt: skip
-    return jax.jit(make, out_shardings={name: leaf.sharding for name, leaf in abstract.items()})(jax.random.key(config.seed))
+    made: Params = {}
+    for name, leaf in abstract.items():  # one by one: all at once in fp32 would need more than the step, whose peak is read
+        made |= jax.jit(partial(make, names=(name,)), out_shardings={name: leaf.sharding})(jax.random.key(config.seed))
+    return made
 
 
 def full_rows(shape: tuple[int, ...], vocab: int) -> dict[str, np.ndarray]:

@@ -16,6 +16,11 @@ from alif_jax.sharding import batch_parts
 BYTES = {"bfloat16": 2, "float32": 4}
 
 
+def rows_a_device(config: TrainConfig, mesh: Mesh) -> int:
+    """Rows of a microbatch."""
+    return config.batch_size // config.gradient_accumulation_steps // batch_parts(mesh)
+
+
 def split(mesh: Mesh) -> int:
     """Over how many devices a weight is split that is gathered before it is used."""
     return mesh.shape["fsdp"] * mesh.shape["sequence"]
@@ -30,7 +35,7 @@ def layer_activations(config: TrainConfig, c: ModelConfig, mesh: Mesh) -> int:
 
     positions · bytes · (5·D + (3·N + 3·K)·H/t + 3·F/t), and with attention=xla its scores, 6·rows·N/t·L·(L·sequence).
     """
-    rows = config.batch_size // config.gradient_accumulation_steps // batch_parts(mesh)
+    rows = rows_a_device(config, mesh)
     length, tensor = config.data.sequence_length // mesh.shape["sequence"], mesh.shape["tensor"]
     heads = (3 * c.num_attention_heads + 3 * c.num_key_value_heads) * c.head_dim
     of_a_token = 5 * c.hidden_size + (heads + 3 * c.intermediate_size) // tensor
@@ -60,8 +65,7 @@ def temporary_bytes(config: TrainConfig, c: ModelConfig, mesh: Mesh, *, trainabl
     trainables: bytes of a device's trained parameters.
     """
     item, tensor = BYTES[config.model.dtype], mesh.shape["tensor"]
-    rows = config.batch_size // config.gradient_accumulation_steps // batch_parts(mesh)
-    positions = rows * config.data.sequence_length // mesh.shape["sequence"]
+    positions = rows_a_device(config, mesh) * config.data.sequence_length // mesh.shape["sequence"]
     activations = layer_activations(config, c, mesh)
     saved = activations if config.model.remat == "none" else positions * saved_width(config, c, tensor) * item
     saved = 0 if config.model.remat_offload else saved

@@ -110,16 +110,18 @@ def _xla(
 
 
 def choose_backend(*, packing: bool, platform: str, dtype: str, sequence_shards: int = 1) -> str:
-    """What `attention="auto"` means: `splash` on TPU, `cudnn` or (packed rows, fp32) `pallas` on GPU, on CPU `chunked`, or `xla`
-    where a row is split.
+    """What `attention="auto"` means: `splash` on TPU, `cudnn` or (packed rows, fp32) `pallas` on GPU, `chunked` on CPU; `xla` where
+    a row is split and there is no splash.
 
     It looks at nothing that only makes a kernel impossible (length, head_dim): `check_backend` refuses that.
     """
-    if platform == "gpu":
-        return "pallas" if packing or dtype != "bfloat16" else "cudnn"
+    if platform == "tpu":
+        return "splash"
+    if sequence_shards > 1:
+        return "xla"
     if platform == "cpu":
-        return "xla" if sequence_shards > 1 else "chunked"
-    return "splash"
+        return "chunked"
+    return "pallas" if packing or dtype != "bfloat16" else "cudnn"
 
 
 def check_backend(

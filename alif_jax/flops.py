@@ -91,7 +91,8 @@ def hardware_flops_per_token(
     if attention == "xla":
         work += 6 * causal + (0 if remat == "none" else 2 * causal if "attention" in kept else 4 * causal)
     else:
-        work += causal + (0 if kept & {"none", "attention"} else 2 * causal)
+        kept_whole = remat == "none" or ("attention" in kept and attention != "cudnn")  # cuDNN's softmax statistics have no name
+        work += causal + (0 if kept_whole else 2 * causal)
     if remat == "none":
         return work
     again, targets = 0, lora.targets()

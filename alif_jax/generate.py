@@ -141,7 +141,7 @@ def _decode(
     """
     model = skeleton.model(params)
     B, P = tokens_BP.shape
-    layers = model.unstacked(B) if on_cpu else None
+    decoder = model.unstacked() if on_cpu else model
     slots_P = jnp.arange(P)
     segments_BP = (slots_P < lengths_B[:, None]).astype(jnp.int32)
     positions_BP = jnp.broadcast_to(slots_P, (B, P))
@@ -167,11 +167,11 @@ def _decode(
 
     def step_once(state: Decoding) -> Decoding:
         step, done_B, token_B, out_BM, cache = state
-        hidden_B1D, written = model(
+        hidden_B1D, written = decoder(
             token_B[:, None], positions_BL=(lengths_B + step - 1)[:, None], segment_ids_BL=jnp.ones((B, 1), jnp.int32),
-            cache=cache, cache_index=P + step - 1, layers=layers,
+            cache=cache, cache_index=P + step - 1,
         )  # fmt: skip
-        token_B = choose(model.logits(hidden_B1D[:, 0]), step)
+        token_B = choose(decoder.logits(hidden_B1D[:, 0]), step)
         out_BM = jax.lax.dynamic_update_slice(out_BM, token_B[:, None], (0, step))
         return step + 1, done_B | jnp.isin(token_B, stop_ids), token_B, out_BM, written
 

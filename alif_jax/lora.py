@@ -8,6 +8,7 @@ import math
 import re
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -173,6 +174,12 @@ def _low_rank_backward(kept: tuple[Array, ...], dy: Array) -> tuple[Array, Array
 low_rank.defvjp(_low_rank_forward, _low_rank_backward)
 
 
+def times_turned(x: Float[Array, "... D"], kernel_FD: Float[Array, "F D"], dtype: Any = None) -> Float[Array, "... F"]:
+    """x Wᵀ made as (W xᵀ)ᵀ: of a few rows, twice as fast as any other way round with XLA on a CPU."""
+    y = jax.lax.dot_general(kernel_FD.astype(x.dtype), x, (((1,), (x.ndim - 1,)), ((), ())), preferred_element_type=dtype)
+    return jnp.moveaxis(jax.lax.optimization_barrier(y), 0, -1)  # or XLA folds the two turns into none
+
+
 class Linear(nnx.Module):
     """`layers` stacked products y = x W + s·(x A) B + b. Called on one layer's slice, inside the scan.
 
@@ -203,7 +210,7 @@ class Linear(nnx.Module):
             self.kernel_scale = Frozen(scales, axes=("layers", *axes))
         else:
             self.kernel = variable(kernel, ("layers", *axes), trained=lora.trains(module), param_dtype=param_dtype)
-        self.biased = bias
+        self.turned, self.biased = False, bias
         if bias:
             zeros = jnp.zeros((layers, F))
             self.bias = variable(zeros, ("layers", axes[1]), trained=lora.trains(module), param_dtype=param_dtype)
@@ -227,11 +234,15 @@ class Linear(nnx.Module):
             return self.kernel[...]
         return qwix.dequantize(qwix.QArray(self.kernel_qvalue[...], self.kernel_scale[...], qtype=self.quantization))
 
+    def turn(self) -> None:
+        """From here on this layer's kernel is held as [F, D], where no other use is made of it."""
+        if not (self.quantization or self.adapted and self.dora):
+            self.kernel, self.turned = self.kernel.replace(self.kernel[...].T), True
+
     def __call__(self, x: Float[Array, "... D"], dropout_key: Array | None = None) -> Float[Array, "... F"]:
         """dropout_key: None switches dropout off (evaluation, generation)."""
         kernel = self.weight()
-        inputs = kernel.shape.index(x.shape[-1])  # a kernel may come turned: Llama.unstacked
-        y = jax.lax.dot_general(x, kernel.astype(x.dtype), (((x.ndim - 1,), (inputs,)), ((), ())))
+        y = times_turned(x, kernel) if self.turned else x @ kernel.astype(x.dtype)
         if self.adapted:
             a, b = self.lora_A[...], self.lora_B[...]
             dropped = x

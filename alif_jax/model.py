@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import jax
@@ -22,7 +23,7 @@ from jaxtyping import Array, Float, Int
 
 from alif_jax import UsageError
 from alif_jax.attention import attend
-from alif_jax.lora import EMBEDDINGS, QUANTIZATIONS, Frozen, Linear, LoraConfig, Trainable, matches, variable
+from alif_jax.lora import EMBEDDINGS, QUANTIZATIONS, Frozen, Linear, LoraConfig, Trainable, matches, times_turned, variable
 from alif_jax.loss import Head
 from alif_jax.model_config import ModelConfig
 from alif_jax.sharding import Axes, constrain, sharding_of
@@ -191,6 +192,7 @@ class Table(nnx.Module):
             self.kernel = variable(rows_VD.T, ("embed", "vocab"), trained=trained, param_dtype=build.param_dtype)
         else:
             self.embedding = variable(rows_VD, ("vocab", "embed"), trained=trained, param_dtype=build.param_dtype)
+        self.turned = False
         self.first_new_row = c.original_vocab_size if lora.trains_new_rows(module) else None
         if self.first_new_row is not None:
             self.new_rows = Trainable(rows_VD[self.first_new_row :], axes=(None, "embed"))
@@ -206,9 +208,11 @@ class Table(nnx.Module):
                 self.lora_B = Trainable(jax.random.normal(adapter_key, (R, D)), axes=("rank", "embed"))
 
     def look_up(self, tokens_BL: Int[Array, "B L"], dtype: Any) -> Float[Array, "B L D"]:
-        # Each device looks up its columns for all rows, then columns are exchanged for rows: the table is never gathered.
+        # Each device looks up its columns for all rows, then columns are exchanged, first for tokens of a row, then for rows (both
+        # at once, XLA gathers the whole): the table is never gathered.
         tokens_BL = constrain(tokens_BL, "copies", None)
         x_BLD = constrain(jnp.take(self.embedding[...], tokens_BL, axis=0).astype(dtype), "copies", None, "embed")
+        x_BLD = constrain(x_BLD, "copies", "length", "columns")
         if self.first_new_row is not None:
             at_BL = tokens_BL - self.first_new_row
             new_BLD = jnp.take(self.new_rows[...], at_BL, axis=0, mode="clip").astype(dtype)
@@ -217,11 +221,20 @@ class Table(nnx.Module):
             return x_BLD
         return x_BLD + self.scale * (jnp.take(self.lora_A[...], tokens_BL, axis=0).astype(dtype) @ self.lora_B[...].astype(dtype))
 
+    def turn(self) -> None:
+        """From here on a head's kernel is held as [Vp, D], as an embedding table is, and multiplied as is best for a few rows."""
+        self.turned = True
+        if self.is_head:
+            self.kernel = self.kernel.replace(self.kernel[...].T)
+
     def project(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
         """fp32 logits over the padded vocabulary. Of an embedding table: its transpose (a tied head)."""
         product = partial(jnp.matmul, preferred_element_type=jnp.float32)
-        kernel_DV = self.kernel[...] if self.is_head else self.embedding[...].T
-        logits = product(hidden, kernel_DV.astype(hidden.dtype))
+        kernel = self.kernel[...] if self.is_head else self.embedding[...]
+        if self.turned:
+            logits = times_turned(hidden, kernel, jnp.float32)
+        else:
+            logits = product(hidden, (kernel if self.is_head else kernel.T).astype(hidden.dtype))
         if self.first_new_row is not None:
             new = product(hidden, self.new_rows[...].astype(hidden.dtype).T)
             logits = jnp.concatenate([logits[..., : self.first_new_row], new], axis=-1)
@@ -259,6 +272,7 @@ class Llama(nnx.Module):
         self.remat, self.remat_offload = remat, remat_offload
         self.embed_tokens = Table(build, "embed_tokens", embed)
         self.layers = Block(build, layers)
+        self.apart: nnx.List[Block] | None = nnx.data(None)  # the same layers one by one: `unstacked`
         self.norm = RMSNorm(build, config.hidden_size, stacked=False)
         if not config.tie_word_embeddings:
             self.lm_head = Table(build, "lm_head", head)
@@ -272,11 +286,10 @@ class Llama(nnx.Module):
         cache: Cache | None = None,
         cache_index: Int[Array, ""] | int = 0,
         dropout_key: Array | None = None,
-        layers: Any = None,
     ) -> tuple[Float[Array, "B L D"], Cache | None]:
         """Hidden states after the final norm, and the cache with these tokens written at slots cache_index … + L.
 
-        dropout_key: of the adapters' dropout; None switches it off. layers: of `unstacked`, made once by one who calls this often.
+        dropout_key: of the adapters' dropout; None switches it off.
         """
         x_BLD = constrain(self.embed_tokens.look_up(tokens_BL, self.dtype), "batch", "length", None)
         angles_BLh = positions_BL[..., None].astype(jnp.float32) * rope_frequencies(self.config)
@@ -289,45 +302,41 @@ class Llama(nnx.Module):
             where["kv_segments"] = jax.lax.dynamic_update_slice(cache["segments"], segment_ids_BL, (0, cache_index))
             where["index"] = jnp.asarray(cache_index)
             kv = (cache["k"], cache["v"])
-        graphdef, stacked = nnx.split(self.layers)
         keys = None if dropout_key is None else jax.random.split(dropout_key, self.config.num_hidden_layers)
 
         def layer(carry: tuple[Array, KeysValues | None], slices: Any) -> tuple[Any, None]:
-            state, number, key = slices
+            block, number, key = slices
             here = where | {"layer": number} | ({} if key is None else {"dropout_key": key})
             x = checkpoint_name(carry[0], "layer_input")
-            return nnx.merge(graphdef, state)(x, angles_BLh, here, carry[1], self.attention), None
+            return block(x, angles_BLh, here, carry[1], self.attention), None
 
         body = layer if kv is not None else rematerialised(layer, self.remat, self.remat_offload)
         numbers = jnp.arange(self.config.num_hidden_layers)
-        if layers is None:
-            (x_BLD, kv), _ = jax.lax.scan(body, (x_BLD, kv), (stacked, numbers, keys))
+        if self.apart is None:
+            (x_BLD, kv), _ = jax.lax.scan(body, (x_BLD, kv), (self.layers, numbers, keys))
         else:
-            for number, state in enumerate(layers):
-                (x_BLD, kv), _ = body((x_BLD, kv), (state, number, None if keys is None else keys[number]))
+            for number, block in enumerate(self.apart):
+                (x_BLD, kv), _ = body((x_BLD, kv), (block, number, None if keys is None else keys[number]))
         if cache is not None and kv is not None:
             cache = {"k": kv[0], "v": kv[1], "positions": where["kv_positions"], "segments": where["kv_segments"]}
         norm = self.norm if self.remat == "none" else jax.checkpoint(lambda x: self.norm(x))
         return norm(x_BLD), cache
 
-    def unstacked(self, rows: int) -> list[Any]:
-        """Each layer's parameters as arrays of their own, for decoding `rows` tokens at a time on a CPU.
+    def unstacked(self) -> "Llama":
+        """The same model for decoding on a CPU: each layer's parameters as arrays of their own, kernels turned (`times_turned`).
 
-        There XLA copies a layer out of the stack before each product, and multiplies a few rows with the tall matrix of down_proj
-        half as fast as with its transpose (one row: eight times as fast).
+        Out of the stack XLA copies a layer there before each product.
         """
-        _, stacked = nnx.split(self.layers)
-        c = self.config
-        turn = rows > 1 and c.intermediate_size > c.hidden_size and not self.layers.mlp.down_proj.dora
-
-        def of_layer(path: tuple[Any, ...], stack: Array, number: int) -> Array:
-            return stack[number].T if turn and path[-2:] == ("down_proj", "kernel") else stack[number]
-
-        leaves = nnx.to_flat_state(stacked)
-        return [
-            nnx.from_flat_state([(path, leaf.replace(of_layer(path, leaf[...], number))) for path, leaf in leaves])
-            for number in range(c.num_hidden_layers)
-        ]
+        model = nnx.merge(*nnx.split(self))
+        graphdef, stacked = nnx.split(self.layers)
+        model.apart = nnx.List([
+            nnx.merge(graphdef, jax.tree.map(itemgetter(number), stacked)) for number in range(self.config.num_hidden_layers)
+        ])  # fmt: skip
+        for _, module in nnx.iter_modules(model.apart):
+            if isinstance(module, Linear):
+                module.turn()
+        model._head_table().turn()
+        return model
 
     def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
         """fp32 logits of hidden states over `padded_vocab_size`; −∞ for the rows that only fill up the mesh."""

@@ -15,14 +15,16 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from alif_jax import UsageError, analytic, files, roofline, search
+from alif_jax import UsageError, analytic, files, search
 from alif_jax.ahead import Compiled, compile_ahead, measure, step_shapes
-from alif_jax.flops import flops_per_token, hardware_flops_per_token
+from alif_jax.analytic import rows_a_device
+from alif_jax.flops import flops_per_token
 from alif_jax.hf import resolve_model
 from alif_jax.model_config import ModelConfig
 from alif_jax.published import base_config
+from alif_jax.roofline import step_estimate
 from alif_jax.run import TrainConfig, load_batches, with_attention
-from alif_jax.sharding import abstract_mesh, batch_parts, make_mesh
+from alif_jax.sharding import abstract_mesh, make_mesh
 from alif_jax.tokenizer import load_tokenizer
 from alif_jax.topology import Topology, chip_of, tpu_devices
 
@@ -154,7 +156,7 @@ def make_plan(
     if seconds is not None and work.steps is None:
         notes.append(f"hours and cost need {HOW_TO_GIVE_TOKENS}")
     on_demand, spot = (price.usd_per_chip_hour, price.spot) if price else (None, None)
-    if on_demand is None:
+    if on_demand is None and spot is None:
         notes.append(f"no price is known for {topology.chip.name}: write one into configs/prices.py, and the cost is planned too")
     positions = config.batch_size * config.data.sequence_length
     return Plan(
@@ -178,10 +180,6 @@ def scaled(pair: Range, factor: float) -> Range:
 
 def cost(hours: Range | None, topology: Topology, usd_per_chip_hour: float | None) -> Range | None:
     return None if hours is None or usd_per_chip_hour is None else scaled(hours, topology.devices * usd_per_chip_hour)
-
-
-def rows_a_device(config: TrainConfig, mesh: Mesh) -> int:
-    return config.batch_size // config.gradient_accumulation_steps // batch_parts(mesh)
 
 
 def plan_mesh(config: TrainConfig, topology: Topology, *, measured: bool = False) -> Mesh:
@@ -225,18 +223,8 @@ def planned(config: TrainConfig, model_config: ModelConfig, topology: Topology, 
 def estimated(
     config: TrainConfig, model_config: ModelConfig, topology: Topology, mesh: Mesh, compiled: Compiled, notes: list[str]
 ) -> Timing:
-    """Seconds of one step by roofline.py. The work is that of full rows: a device computes padding too."""
-    length, microbatches, remat = config.data.sequence_length, config.gradient_accumulation_steps, config.model.remat
-    a_token = hardware_flops_per_token(model_config, config.lora, context=length, remat=remat, attention=config.model.attention)
-    collectives = roofline.collectives_of(
-        model_config, config.lora, mesh.shape, positions=rows_a_device(config, mesh) * length // mesh.shape["sequence"],
-        length=length, microbatches=microbatches, remat=remat, item=analytic.BYTES[config.model.dtype],
-    )  # fmt: skip
-    found = roofline.estimate(
-        topology=topology, flops_per_device=a_token * config.batch_size * length / mesh.size,
-        hbm_bytes_moved=analytic.traffic_bytes(config, model_config, mesh, memory=compiled.memory),
-        hlo_text=compiled.hlo_text, collectives=collectives,
-    )  # fmt: skip
+    """Seconds of one step by roofline.py."""
+    found = step_estimate(config, model_config, topology, mesh, compiled.memory, compiled.hlo_text)
     if found.unread:
         notes.append(f"not counted in the time: {len(found.unread)} collectives that could not be read")
     return Timing((found.seconds_low, found.seconds_high), BOUNDS[found.bound], "roofline")
@@ -275,6 +263,8 @@ def workload(config: TrainConfig, tokens: float | None) -> Workload:
             raise UsageError(f"--tokens={tokens:g}: a positive number, the tokens of one epoch")
         steps = config.max_steps or math.ceil(config.num_train_epochs * tokens / positions)
         said = f"{tokens:,.0f} tokens an epoch as told, rows taken as full"
+        if not data.packing:
+            said += "; with one example a row (data.packing=False) this is the least: half full ones take twice as long"
         return dataclasses.replace(full, steps=steps, source=said)
     if not data.path or not all(files.exists(files.join(path, "manifest.json")) for path in data.path):
         return full

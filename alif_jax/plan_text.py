@@ -25,7 +25,8 @@ def found(plan: Plan) -> list[str]:
         speed = between(one["tokens_per_second"])
         rows.append(f"  {speed:22}{one['rows']:5}  {one['bytes'] / 2**30:7.2f}  {mesh:36}{one['remat']}  {verdict}".rstrip())
     return [
-        f"search      {plan.search['compiles']} compiled of {plan.search['candidates']} candidates",
+        f"search      {plan.search['compiles']} looked at closely of {plan.search['candidates']}; the order is that of compute, "
+        "memory and interconnect time added up",
         f"  {'tokens a second':22}{'rows':>5}  {'GiB':>7}  {'mesh':36}remat",
         *rows,
         f"train with  {' '.join(plan.search['overrides'])}",
@@ -43,7 +44,7 @@ def head(plan: Plan) -> list[str]:
 
 
 def needs(plan: Plan) -> list[str]:
-    by = "XLA's own count" if plan.memory_by == "XLA" else f"by {plan.memory_by}"
+    by = "in all XLA's own count" if plan.memory_by == "XLA" else f"by {plan.memory_by}"
     rows = [f"  {NAMES[part]:34}{size / 2**30:8.2f} GiB" for part, size in plan.bytes_per_device.items()]
     left = (plan.hbm_bytes - plan.bytes_per_device["total"]) / 2**30
     verdict = f"fits, {left:.2f} GiB left" if plan.fits else "DOES NOT FIT"
@@ -68,13 +69,15 @@ def takes(plan: Plan) -> list[str]:
 
 
 def costs(plan: Plan) -> list[str]:
-    if not plan.cost_usd or not plan.price:
+    if not plan.price or not (plan.cost_usd or plan.cost_usd_spot):
         return ["costs       unknown"]
-    rate, spot = plan.price["usd_per_chip_hour"], plan.price["spot"]
-    lines = [f"costs       ${between(plan.cost_usd)} on demand, {plan.devices} × ${rate:.2f} an hour"]
-    if plan.cost_usd_spot:
-        lines.append(f"            ${between(plan.cost_usd_spot)} spot, {plan.devices} × ${spot:.2f} an hour")
-    return [*lines, f"            prices: {plan.price['source']}, read {plan.price['date']}"]
+    kinds = (("on demand", plan.cost_usd, "usd_per_chip_hour"), ("spot", plan.cost_usd_spot, "spot"))
+    lines = [
+        f"${between(money)} {kind}, {plan.devices} × ${plan.price[key]:.2f} an hour" if money else f"{kind} unknown"
+        for kind, money, key in kinds
+    ]
+    source = f"prices: {plan.price['source']}, read {plan.price['date']}"
+    return [f"{'costs' if at == 0 else '':12}{line}" for at, line in enumerate([*lines, source])]
 
 
 def report(plans: list[Plan]) -> str:

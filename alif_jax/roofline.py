@@ -28,10 +28,15 @@ from dataclasses import dataclass
 from itertools import combinations
 from math import prod
 
-from alif_jax.flops import lora_parameters, matmul_parameters, trained_parameters
+from jax.sharding import Mesh
+
+from alif_jax.ahead import Memory
+from alif_jax.analytic import BYTES, rows_a_device, traffic_bytes
+from alif_jax.flops import hardware_flops_per_token, lora_parameters, matmul_parameters, trained_parameters
 from alif_jax.hlo import Collective, read_collectives
 from alif_jax.lora import LoraConfig
 from alif_jax.model_config import ModelConfig
+from alif_jax.run import TrainConfig
 from alif_jax.topology import Chip, Topology
 
 EFFICIENCY = {"v5e": 0.68, "v5p": 0.72, "v6e": 0.48, "h100": 0.41}
@@ -79,6 +84,22 @@ def estimate(
     bound = max(parts, key=lambda name: parts[name])
     centre = parts[bound]
     return Estimate(centre / (1 + SPREAD), centre / (1 - SPREAD), compute, hbm, parts["ici"], bound, unread)
+
+
+def step_estimate(
+    config: TrainConfig, model_config: ModelConfig, topology: Topology, mesh: Mesh, memory: Memory, hlo_text: str = ""
+) -> Estimate:
+    """The time of one training step. The work is that of full rows: a device computes padding too."""
+    length, source = config.data.sequence_length, config.model
+    a_token = hardware_flops_per_token(model_config, config.lora, context=length, remat=source.remat, attention=source.attention)
+    collectives = collectives_of(
+        model_config, config.lora, mesh.shape, positions=rows_a_device(config, mesh) * length // mesh.shape["sequence"],
+        length=length, microbatches=config.gradient_accumulation_steps, remat=source.remat, item=BYTES[source.dtype],
+    )  # fmt: skip
+    return estimate(
+        topology=topology, flops_per_device=a_token * config.batch_size * length / mesh.size,
+        hbm_bytes_moved=traffic_bytes(config, model_config, mesh, memory=memory), hlo_text=hlo_text, collectives=collectives,
+    )  # fmt: skip
 
 
 def efficiency(chip: Chip) -> float:

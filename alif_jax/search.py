@@ -18,11 +18,10 @@ from jax.sharding import Mesh
 
 from alif_jax import UsageError, analytic
 from alif_jax.ahead import Compiled, Memory, shard_bytes
-from alif_jax.flops import hardware_flops_per_token
 from alif_jax.load import check_heads
 from alif_jax.model import Skeleton
 from alif_jax.model_config import ModelConfig
-from alif_jax.roofline import Estimate, collectives_of, estimate
+from alif_jax.roofline import Estimate, step_estimate
 from alif_jax.run import TrainConfig, build_model, with_attention
 from alif_jax.sharding import MeshConfig, abstract_mesh, check_length
 from alif_jax.topology import Topology
@@ -95,17 +94,7 @@ class Candidate:
 
     @cached_property
     def estimate(self) -> Estimate:
-        config, c, length = self.config, self.model_config, self.config.data.sequence_length
-        source, shape = config.model, dict(self.mesh.shape)
-        work = hardware_flops_per_token(c, config.lora, context=length, remat=self.remat, attention=source.attention)
-        collectives = collectives_of(
-            c, config.lora, shape, positions=self.rows * length // shape["sequence"], length=length,
-            microbatches=config.gradient_accumulation_steps, remat=self.remat, item=analytic.BYTES[source.dtype],
-        )  # fmt: skip
-        return estimate(
-            topology=self.topology, flops_per_device=work * config.batch_size * length / self.topology.devices,
-            hbm_bytes_moved=analytic.traffic_bytes(config, c, self.mesh, memory=self.state), collectives=collectives,
-        )  # fmt: skip
+        return step_estimate(self.config, self.model_config, self.topology, self.mesh, self.state)
 
     @property
     def slowness(self) -> tuple[float, int]:

@@ -29,6 +29,7 @@ MESH_AXIS: dict[str, tuple[str, ...]] = {
     "mlp": ("tensor",),
     "rank": (),
     "adapter": ("tensor", "fsdp", "sequence"),  # the other dimension of a LoRA factor, where its base's lies on tensor alone
+    "columns": ("fsdp",),  # of looked-up embeddings, on their way from "embed" to "batch"
     "copies": ("data",),  # rows of a batch that every device of a copy of the weights sees
 }
 

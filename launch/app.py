@@ -25,6 +25,13 @@ ROOT = Path(__file__).resolve().parents[1]
 # Python puts a script's own directory first on the path, where launch/evaluate.py would hide Hugging Face's `evaluate`.
 sys.path[:] = [entry for entry in sys.path if entry == "" or Path(entry).resolve() != ROOT / "launch"]
 
+# For programs that compile for TPUs which are not there: libtpu would ask for the machine's metadata, and two of them would refuse
+# each other. To be set before JAX is imported.
+AWAY_FROM_TPU = {
+    "JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+}  # fmt: skip
+
 flags.disclaim_key_flags()  # --help shows the flags below as the entry point's own
 
 

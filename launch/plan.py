@@ -1,7 +1,8 @@
 """What a run needs, takes and costs, before it is paid: `python launch/plan.py --config=configs/alif_cpt.py --topology=v5e:2x4`.
 
 Memory a chip (of TPUs by compiling the real step here: pip install '.[plan]'), tokens a second as a range, hours and money for
-the configured data or --tokens=100e6, by the prices of configs/prices.py."""
+the configured data or --tokens=100e6, by the prices of configs/prices.py. Exit code 0 for a plan, of a run that does not fit too
+("fits" of --json says it), 2 where none could be made."""
 
 import json
 import os
@@ -21,11 +22,6 @@ THEN = flags.DEFINE_string("then", "", "a recipe that runs after --config: its p
 SEARCH = flags.DEFINE_bool("search", False, "plan the fastest rows, remat and mesh that fit; at most 10 compiles")
 MEASURE = flags.DEFINE_bool("measure", False, "time a short run of the step on this machine, which must be the topology")
 JSON = flags.DEFINE_bool("json", False, "one JSON object instead of a table")
-
-AWAY_FROM_TPU = {  # libtpu would ask for the machine's metadata, and two of them would refuse each other
-    "JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
-}  # fmt: skip
 
 
 def main(argv: list[str]) -> None:
@@ -56,5 +52,5 @@ def recipes() -> list[Any]:
 
 if __name__ == "__main__":
     if not any(one.lstrip("-").startswith("measure") for one in sys.argv):
-        os.environ.update(AWAY_FROM_TPU)  # before JAX is imported, which loading a recipe does
+        os.environ.update(app.AWAY_FROM_TPU)  # before JAX is imported, which loading a recipe does
     app.run(main)

@@ -3,11 +3,16 @@
 They are made here, before any test imports JAX, so that a bare `pytest` runs under the same ones as launch/test.sh.
 """
 
+import importlib.util
 import ipaddress
 import os
 import socket
 import tempfile
 from typing import Any
+
+import pytest
+
+from launch.app import AWAY_FROM_TPU
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
@@ -61,3 +66,12 @@ def _guard_names() -> None:
 _guard("connect")
 _guard("connect_ex")
 _guard_names()
+
+
+@pytest.fixture
+def away_from_tpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that compile for TPUs which are not here; skips them where libtpu is not either."""
+    if importlib.util.find_spec("libtpu") is None:
+        pytest.skip("needs libtpu: pip install '.[plan]'")
+    for key, value in AWAY_FROM_TPU.items():
+        monkeypatch.setenv(key, value)

@@ -11,6 +11,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from alif_jax.hlo import Collective, group_size, read_collectives, shape_bytes
+from launch.app import AWAY_FROM_TPU
 
 L, D, F = 6, 64, 256  # layers, model dim, ffn dim
 B = 128  # rows
@@ -217,11 +218,8 @@ print(compiled_text(mesh_of(8, 1, list(devices))))
 @pytest.mark.parametrize("topology", ["v5e:2x4", "v6e:2x4", "v5p:2x2x2"])
 def test_programs_of_libtpu(topology: str) -> None:
     """The closed form of CPUs, but that weights are gathered in bf16, as a TPU's products take them."""
-    environment = os.environ | {
-        "JAX_PLATFORMS": "cpu", "TPU_WORKER_HOSTNAMES": "localhost", "TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-    }  # fmt: skip
     command = [sys.executable, "-c", ON_TPU.replace("TOPOLOGY", topology)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=True)
+    done = subprocess.run(command, env=os.environ | AWAY_FROM_TPU, capture_output=True, text=True, timeout=300, check=True)
     found, unread = read_collectives(done.stdout)
     weights = L * 2 * D * F * 4
     assert unread == ()

@@ -12,8 +12,11 @@ import numpy as np
 import pytest
 import torch
 
+from alif_jax import model
+from alif_jax.lora import LoraConfig
 from alif_jax.loss import Head, token_losses
 from alif_jax.sharding import Axes, MeshConfig, make_mesh
+from tests import tiny
 
 B, L, D, V = 3, 14, 8, 50
 
@@ -112,3 +115,49 @@ def test_gradients_on_a_mesh_are_those_of_one_device(mesh: MeshConfig) -> None:
         found = jax.jit(jax.value_and_grad(loss, (0, 1)))(hidden, head)
     for ours, alone in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(ours, alone, rtol=1e-5, atol=1e-6)
+
+
+HEADS: list[Any] = [
+    pytest.param({}, LoraConfig(rank=4, modules_to_save=("lm_head",)), id="trained"),
+    pytest.param({}, LoraConfig(rank=4, target_modules=("lm_head",)), id="adapter"),
+    pytest.param({"vocab_size": 370}, LoraConfig(rank=4, modules_to_save=("lm_head",)), id="padded"),
+    pytest.param(
+        {"vocab_size": 370, "original_vocab_size": 300},
+        LoraConfig(rank=4, modules_to_save=("embed_tokens", "lm_head"), new_rows_only=True), id="new rows",
+    ),
+    pytest.param({"tie_word_embeddings": True}, LoraConfig(rank=4, modules_to_save=("embed_tokens",)), id="tied"),
+    pytest.param(
+        {"tie_word_embeddings": True, "vocab_size": 370, "original_vocab_size": 300},
+        LoraConfig(rank=4, modules_to_save=("embed_tokens",), new_rows_only=True), id="tied, new rows",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize(("changes", "lora"), HEADS)
+def test_every_head_has_the_gradients_of_its_whole_logits(changes: dict[str, Any], lora: LoraConfig, dtype: Any) -> None:
+    """Of hidden states and of all that is trained of the head, rows split and not, against plain autodiff of `Llama.logits`."""
+    config, rng = tiny.model_config(**changes), np.random.default_rng(3)
+    skeleton = model.skeleton(config, lora, dtype=dtype)
+    params = model.random_params(config, lora, jax.random.key(0), tuple(skeleton.shapes))
+    adapters = {name: value for name, value in params.items() if "lora" in name}  # fresh ones are 0
+    params |= {name: value + jnp.float32(rng.standard_normal(value.shape) / 10) for name, value in adapters.items()}
+    trained = {name: params[name] for name in skeleton.trainable if not name.startswith("layers.")}
+    hidden = jnp.asarray(rng.standard_normal((8, 6, config.hidden_size)) * 3, dtype)
+    targets, weights = jnp.asarray(rng.integers(0, config.vocab_size, (8, 6))), jnp.float32(rng.random((8, 6)))
+
+    def whole(trained: dict[str, jax.Array], hidden: jax.Array) -> jax.Array:
+        logp = jax.nn.log_softmax(skeleton.model(params | trained).logits(hidden))
+        return -jnp.sum(jnp.take_along_axis(logp, targets[..., None], axis=-1)[..., 0] * weights)
+
+    def ours(trained: dict[str, jax.Array], hidden: jax.Array) -> jax.Array:
+        return jnp.sum(token_losses(skeleton.model(params | trained).head(), hidden, targets, chunk=5) * weights)
+
+    expected = jax.jit(jax.value_and_grad(whole, (0, 1)))(trained, hidden)
+    for mesh in (None, MeshConfig(fsdp=2, tensor=2, sequence=2)):
+        with jax.set_mesh(make_mesh(mesh or MeshConfig(), jax.devices() if mesh else jax.devices()[:1])):
+            found = jax.jit(jax.value_and_grad(ours, (0, 1)))(trained, hidden)
+        assert trained
+        for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+            one, other = np.float32(one), np.float32(other)
+            assert np.linalg.norm(one - other) <= (1e-5 if dtype == jnp.float32 else 1e-2) * np.linalg.norm(other)

@@ -1,7 +1,6 @@
 """The plan: bytes against real arrays, hours and money against closed forms, XLA's verdict, what is said of what does not fit."""
 
 import dataclasses
-import importlib.util
 import json
 import os
 import re
@@ -32,8 +31,6 @@ from tests import tiny
 from tests.test_sharding_golden import LLAMA31_8B
 
 ROOT = Path(__file__).resolve().parents[1]
-AWAY_FROM_TPU = {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
-needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="pip install '.[plan]'")
 PRICE = Price(2.0, 0.5, "a list", "2026-01-01")
 H100 = parse("h100:8")
 
@@ -364,13 +361,6 @@ def test_measuring_needs_the_chips(base: str) -> None:
         make_plan(recipe(base), H100, price=PRICE, measured=True)
 
 
-@pytest.fixture
-def away_from_tpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    for key, value in AWAY_FROM_TPU.items():
-        monkeypatch.setenv(key, value)
-
-
-@needs_libtpu
 def test_the_step_compiles_ahead_of_time_for_a_tpu(base: str, away_from_tpu: None) -> None:
     plan = make_plan(recipe(base, max_steps=7), parse("v5e:2x4"), price=PRICE)
     assert plan.fits and plan.memory_by == "XLA" and plan.cost_usd
@@ -382,7 +372,6 @@ def test_the_step_compiles_ahead_of_time_for_a_tpu(base: str, away_from_tpu: Non
     assert parts["temporary"] > shard_bytes(shapes.batch)
 
 
-@needs_libtpu
 def test_xlas_verdict_is_an_answer_and_no_crash(base: str, away_from_tpu: None) -> None:
     topology = parse("v5e:2x2")
     config = recipe(base, batch_size=2**14, gradient_accumulation_steps=1, data=DataConfig(sequence_length=2048))

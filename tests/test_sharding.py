@@ -1,6 +1,7 @@
 """The mesh and what lies where on it; loss and gradients do not depend on it. Eight pretended CPU devices."""
 
 import dataclasses
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from alif_jax.load import ModelSource
 from alif_jax.lora import LoraConfig
 from alif_jax.model import Params, skeleton
 from alif_jax.optim import OptimConfig, named_leaves, optimizer, state_shardings
-from alif_jax.sharding import MeshConfig, constrain, make_mesh, put_batch, replicated, sharding_of
+from alif_jax.sharding import MeshConfig, constrain, make_mesh, put_batch, replicated, sharding_of, spec_of
 from alif_jax.step import compile_step, init_state, train_step
 from tests import tiny
 
@@ -260,3 +261,25 @@ def test_loaded_parameters_are_sharded(tmp_path: Path) -> None:
     trainable, _ = init_state(ModelSource(), ALL_PARTS, config, model, tx, mesh, base, {}, seed=0)
     assert trainable.keys() == set(model.trainable)
     check_placed(trainable | load_params(base, model, model.frozen, mesh, config), mesh)
+
+
+@pytest.mark.parametrize("mesh", [MeshConfig(fsdp=8), MeshConfig(fsdp=4, sequence=2), MeshConfig(data=2, sequence=4)], ids=str)
+def test_the_look_up_gathers_neither_table_nor_activations(mesh: MeshConfig) -> None:
+    """Nor does its gradient: columns are exchanged for rows and tokens, all-to-all."""
+    config, devices = tiny.model_config(), make_mesh(mesh)
+    model = skeleton(config, LoraConfig(rank=4, modules_to_save=("embed_tokens",)))
+    sharding = NamedSharding(devices, spec_of(("batch", "length")))
+    tokens = jax.ShapeDtypeStruct((8, 16), jnp.int32, sharding=sharding)
+
+    def both(params: dict[str, jax.Array], tokens: jax.Array) -> Any:
+        def look_up(table: jax.Array) -> jax.Array:
+            embedded = model.model(params | {"embed_tokens.embedding": table}).embed_tokens.look_up(tokens, jnp.float32)
+            return constrain(embedded, "batch", "length", None)
+
+        embedded, pull = jax.vjp(look_up, params["embed_tokens.embedding"])
+        return embedded, pull(embedded)
+
+    with jax.set_mesh(devices):
+        program = jax.jit(both).lower(model.abstract(devices, tuple(model.shapes)), tokens).compile().as_text() or ""
+    gathered = re.findall(r"= (\w+)\[[\d,]*\]\S* all-gather\(", program)
+    assert "all-to-all" in program and gathered and set(gathered) == {"s32"}  # the tokens' ids

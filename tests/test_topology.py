@@ -9,8 +9,6 @@ from alif_jax import UsageError
 from alif_jax.topology import CHIPS, Topology, chip_of, parse, slices, tpu_devices
 
 # launch/plan.py sets these for a whole process
-AWAY_FROM_TPU = {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
-needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="pip install '.[plan]'")
 
 
 @pytest.mark.parametrize(
@@ -78,11 +76,8 @@ def test_every_chip_has_plausible_numbers() -> None:
         assert 0.01 < chip.interconnect_bandwidth / chip.hbm_bandwidth < 0.4, chip.name
 
 
-@needs_libtpu
 @pytest.mark.parametrize("name", ["v5e:1x1", "v5e:2x4", "v5p:2x2x1", "v5p:4x4x12", "v6e:16x16"])
-def test_the_compiler_knows_the_slice(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for key, value in AWAY_FROM_TPU.items():
-        monkeypatch.setenv(key, value)
+def test_the_compiler_knows_the_slice(name: str, away_from_tpu: None) -> None:
     topology = parse(name)
     devices = tpu_devices(topology)
     assert len(devices) == topology.devices
@@ -90,10 +85,7 @@ def test_the_compiler_knows_the_slice(name: str, monkeypatch: pytest.MonkeyPatch
     assert devices[0] not in jax.devices()
 
 
-@needs_libtpu
-def test_a_slice_that_the_compiler_does_not_know_is_an_error_of_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    for key, value in AWAY_FROM_TPU.items():
-        monkeypatch.setenv(key, value)
+def test_a_slice_that_the_compiler_does_not_know_is_an_error_of_use(away_from_tpu: None) -> None:
     with pytest.raises(UsageError, match="v5e:2x3: this libtpu does not have it"):
         tpu_devices(Topology(CHIPS["v5e"], (2, 3)))
 

@@ -10,13 +10,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-os.environ |= {  # libtpu would ask for the machine's metadata, and two of them would refuse each other
-    "JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
-}  # fmt: skip
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from launch.app import AWAY_FROM_TPU
 
-from alif_jax import hlo
+os.environ |= AWAY_FROM_TPU
+
+from alif_jax import analytic, hlo
 from alif_jax.ahead import Compiled, compile_ahead, shard_bytes, step_shapes
 from alif_jax.lora import EMBEDDINGS
 from alif_jax.published import base_config
@@ -64,9 +63,13 @@ def recipe(row: Row) -> TrainConfig:
     return config
 
 
-def compiled(row: Row) -> Compiled:
+def compiled(row: Row) -> tuple[Compiled, int]:
+    """What the compiler says, and the total that analytic.py's formulas give, which a plan for GPUs has to go by."""
     config, (model_config, _) = recipe(row), base_config(BASE)
-    return compile_ahead(config, model_config, make_mesh(config.mesh, tpu_devices(parse(row.topology))))
+    mesh = make_mesh(config.mesh, tpu_devices(parse(row.topology)))
+    found = compile_ahead(config, model_config, mesh)
+    temporary = analytic.temporary_bytes(config, model_config, mesh, trainables=found.memory.trainables)
+    return found, found.memory.state + temporary
 
 
 def weights_bytes(topology: str) -> int:
@@ -91,7 +94,7 @@ def main(names: list[str]) -> int:
             missed += not weights_fall()
             continue
         row = ROWS[name]
-        found = compiled(row)
+        found, formula = compiled(row)
         parts = [size / GIB for size in found.memory.parts().values()]
         fits = found.fits and parts[-1] <= row.limit
         missed += not fits
@@ -99,7 +102,8 @@ def main(names: list[str]) -> int:
         verdict = "ok" if fits else f"MISSED: at most {row.limit}"
         what = f"{name:10} {row.topology:10} {row.rows:5} {row.length:7,} {row.tables!s:>7}"
         print(f"{what} {numbers} {found.seconds:6.0f}  {verdict}", flush=True)
-        if found.hlo_text and row.sequence == 1:
+        print(f"{'':10} in all by formula: {formula / GIB:.2f} GiB, {formula / found.memory.total:.2f} of it", flush=True)
+        if found.hlo_text:
             widest = largest_gathered_in_a_loop(found, 32)
             one_layer = 4096 * 14_336 * 2 / 2**20  # the largest matrix of one layer, bf16
             missed += widest > one_layer
