@@ -50,6 +50,7 @@ VERIFY = [
 PLAN = ['libtpu>=0.0.42,<0.0.60; sys_platform == "linux" and platform_machine == "x86_64"']
 TOOLS = [
     "beartype>=0.22,<0.24",
+    "gguf>=0.19,<0.20",
     "mypy>=2.4,<2.5",
     "pytest>=9,<10",
     "pytest-xdist>=3.8,<4",

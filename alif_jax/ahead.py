@@ -23,7 +23,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from alif_jax import UsageError
 from alif_jax.load import check_heads
-from alif_jax.model import Params, Skeleton, random_params
+from alif_jax.model import Params, Skeleton
 from alif_jax.model_config import ModelConfig
 from alif_jax.optim import optimizer
 from alif_jax.run import TrainConfig, build_model
@@ -189,8 +189,7 @@ def measure(config: TrainConfig, model_config: ModelConfig, mesh: Mesh, *, steps
 
 def _measure(config: TrainConfig, model_config: ModelConfig, mesh: Mesh, steps: int) -> Measured:
     shapes = step_shapes(config, model_config, mesh)
-    trainable = _random(config, model_config, shapes.trainable)
-    frozen = _random(config, model_config, shapes.frozen)
+    trainable, frozen = _random(shapes.trainable), _random(shapes.frozen)
     opt_state = jax.jit(shapes.tx.init, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, shapes.opt_state))(trainable)
     batch = put_batch(mesh, full_rows(shapes.batch["tokens"].shape, model_config.vocab_size))
     key = None if shapes.dropout_key is None else jax.random.key(0)
@@ -206,16 +205,18 @@ def _measure(config: TrainConfig, model_config: ModelConfig, mesh: Mesh, steps: 
     return Measured(median(times[1:]), stats.get("peak_bytes_in_use") if stats else None)
 
 
-def _random(config: TrainConfig, model_config: ModelConfig, abstract: Mapping[str, jax.ShapeDtypeStruct]) -> Params:
-    source = config.model
-    make = partial(
-        random_params, model_config, config.lora, dtype=jnp.dtype(source.dtype), param_dtype=jnp.dtype(source.param_dtype),
-        quantization=source.quantization,
-    )  # fmt: skip
-    made: Params = {}
-    for name, leaf in abstract.items():  # one by one: all at once in fp32 would need more than the step, whose peak is read
-        made |= jax.jit(partial(make, names=(name,)), out_shardings={name: leaf.sharding})(jax.random.key(config.seed))
-    return made
+def _random(abstract: Mapping[str, jax.ShapeDtypeStruct]) -> Params:
+    """Small numbers that look random, an array at a time: the model's own first values, made at once in fp32, would need more than
+    the step does, whose peak is read."""
+
+    def make(leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        places = (jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis) * jnp.uint32(40_503 + 2 * axis) for axis in range(leaf.ndim))
+        bits = sum(places, jnp.uint32(1)) * jnp.uint32(2_654_435_761) >> 24  # Knuth's multiplicative hash
+        if not jnp.issubdtype(leaf.dtype, jnp.integer):
+            bits = (bits.astype(jnp.float32) - 127.5) / 6400
+        return bits.astype(leaf.dtype)
+
+    return {name: jax.jit(partial(make, leaf), out_shardings=leaf.sharding)() for name, leaf in abstract.items()}
 
 
 def full_rows(shape: tuple[int, ...], vocab: int) -> dict[str, np.ndarray]:

@@ -4,7 +4,7 @@ Orbax casts a wrong dtype without a word, so the tree, shapes and dtypes are com
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -118,20 +118,32 @@ def restore(workdir: str, step: int, abstract: State) -> State:
     return ocp.load(path, abstract)
 
 
-def load_trainables(
-    workdir: str, abstract: Mapping[str, jax.ShapeDtypeStruct] | None = None, step: int | None = None
-) -> dict[str, Any]:
-    """A run's trained parameters of `step` (None: the newest), without optimizer: onto the shardings of `abstract`, or as NumPy."""
+def existing_step(workdir: str, step: int | None) -> int:
+    """`step`, or the newest for None. Raises UsageError where there is no finished checkpoint of it."""
     steps = [saved for saved, _ in finished_steps(workdir)]
     if not steps:
         raise UsageError(f"{workdir}: no checkpoint in it; train first (launch/train.py --workdir={workdir})")
     if step is not None and step not in steps:
         raise UsageError(f"{workdir}: no checkpoint of step {step}; there are {', '.join(map(str, steps))}")
-    path = step_path(workdir, max(steps) if step is None else step)
+    return max(steps) if step is None else step
+
+
+def load_trainables(
+    workdir: str,
+    abstract: Mapping[str, jax.ShapeDtypeStruct] | None = None,
+    step: int | None = None,
+    names: Collection[str] | None = None,
+) -> dict[str, Any]:
+    """A run's trained parameters of `step` (None: the newest), without optimizer: onto the shardings of `abstract`, or as NumPy.
+
+    names: only these, of the NumPy ones.
+    """
+    path = step_path(workdir, existing_step(workdir, step))
     saved = ocp.metadata(path).metadata["trainable"]
     if abstract is not None:
         check_same(saved, abstract, str(path))
-    wanted: Mapping[str, Any] = abstract or {name: np.empty(leaf.shape, leaf.dtype) for name, leaf in saved.items()}
+    chosen = saved if names is None else {name: saved[name] for name in names}
+    wanted: Mapping[str, Any] = abstract or {name: np.empty(leaf.shape, leaf.dtype) for name, leaf in chosen.items()}
     context = ocp.Context()
     context.pytree.loading.partial_load = True
     with context:

@@ -1,27 +1,33 @@
 """To Hugging Face: a run into a merged model or a PEFT adapter. No accelerator.
 
-The base is read and written a tensor at a time; the trained parameters are in host memory at once.
+Base and trained parameters are read, merged and written by pieces of rows; of the trained ones a module's are in memory at a time.
 """
 
+import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Callable
 from contextlib import nullcontext
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 
 from alif_jax import UsageError, files
-from alif_jax.checkpoint import load_trainables, which_step
+from alif_jax.card import write_card
+from alif_jax.checkpoint import existing_step, load_trainables, which_step
 from alif_jax.files import join
-from alif_jax.hf import cut_vocabulary, hf_keys, is_transposed
-from alif_jax.load import read_run
+from alif_jax.hf import hf_keys
+from alif_jax.load import Run, read_run
 from alif_jax.lora import LoraConfig
 from alif_jax.model import skeleton
 from alif_jax.model_config import ModelConfig
-from alif_jax.peft import write_adapter
-from alif_jax.safetensors import Checkpoint, Tensor, write_sharded
+from alif_jax.peft import Loaders, adapter_config, adapter_tensors, in_file, shape_in_file, with_new_rows
+from alif_jax.safetensors import NAMES, Checkpoint, Tensor, write, write_sharded
 from alif_jax.tokenizer import Tokenizer
+from alif_jax.verify import verify_export
 
+DTYPES = {str(dtype): dtype for dtype in NAMES}  # float32, float16, bfloat16
+BASE = "base"  # where a resized base goes along with its adapter
 ARCHITECTURES = {
     "llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM",
 }  # fmt: skip
@@ -31,106 +37,120 @@ TOKENIZER_FILES = re.compile(
 )
 
 
-def export_run(workdir: str, output: str, form: str, step: str = "latest") -> str:
-    """Exports a checkpoint (`latest`, `best` or a step's number) in a `form`, merged or peft. Says in a line what it wrote."""
-    run = read_run(workdir)
-    trained = exact_tables(load_trainables(workdir, step=which_step(workdir, step)), run.config, run.base)
-    if form == "peft":
-        export_peft(output, config=run.config, lora=run.lora, trained=trained, base=run.base_name, tokenizer=run.tokenizer)
-        only_peft = [f"{', '.join(run.lora.modules_to_save)} as modules_to_save"] if run.lora.modules_to_save else []
-        only_peft += ["DoRA"] if run.lora.use_dora else []
-        warning = f"; with {' and '.join(only_peft)}, which vLLM and llama.cpp refuse: give them the merged model"
-        return f"PEFT adapter for {run.base_name}: {output}{warning if only_peft else ''}"
-    base = None if run.random_init else run.base
-    export_merged(output, config=run.config, lora=run.lora, trained=trained, base=base, tokenizer=run.tokenizer)
-    return f"merged model: {output}"
+def export_run(workdir: str, output: str, form: str, step: str = "latest", *, dtype: str = "", verify: bool = True) -> str:
+    """Exports a checkpoint (`latest`, `best` or a step's number) in a `form`, merged or peft. Says in a few lines what it wrote.
 
-
-def exact_tables(trained: Mapping[str, np.ndarray], config: ModelConfig, base: str) -> dict[str, np.ndarray]:
-    """Trained parameters in the model's own shapes: without the mesh's padding, new rows within the whole table they belong to."""
-    result = {}
-    for name, values in trained.items():
-        if name.endswith(".new_rows"):
-            assert config.original_vocab_size is not None
-            with Checkpoint(base) as checkpoint:
-                table = checkpoint.read(hf_keys(name, 0)[0]).astype(np.float32)
-            table[config.original_vocab_size :] = values[: config.vocab_size - config.original_vocab_size]
-            is_head = name.startswith("lm_head")
-            result["lm_head.kernel" if is_head else "embed_tokens.embedding"] = table.T if is_head else table
-        else:
-            result[name] = cut_vocabulary(name, values, config)
-    return result
-
-
-def export_merged(
-    output: str,
-    *,
-    config: ModelConfig,
-    lora: LoraConfig,
-    trained: Mapping[str, np.ndarray],
-    base: str | None,
-    tokenizer: Tokenizer,
-    dtype: str = "float32",
-) -> None:
-    """A Hugging Face model directory with W + s·A·B merged in fp32 and cast once. `output` must not exist yet.
-
-    trained: as `exact_tables` gives it. A base that was held quantised is merged from its own files, unquantised.
-    base: the directory whose tensors are the frozen ones; None when everything was trained. Tensors keep the base's dtype,
-    `dtype` is for those without a base. A partial export never stands under the final name.
+    dtype: one of DTYPES; "" is the base's own for a merged model, fp32 for an adapter. verify: transformers (and PEFT) must
+    answer as the run does, or UsageError. Whatever fails on the way, nothing stands under the name `output`.
     """
-    tensors = {}
-    with files.new_directory(output) as temporary, Checkpoint(base) if base else nullcontext() as checkpoint:
-        for name in skeleton(config, LoraConfig(full=True)).trainable:
-            for layer, key in enumerate(hf_keys(name, config.num_hidden_layers)):
-                tensors[key] = _merged_tensor(name, layer, key, lora, trained, checkpoint, np.dtype(dtype))
-        write_sharded(temporary, tensors)
-        hf_config = files.read_json(join(tokenizer.directory, "config.json"))
-        hf_config.pop("dtype", None)  # transformers 5's name of torch_dtype; both are read, one would contradict the other
-        hf_config |= {"architectures": [ARCHITECTURES[hf_config["model_type"]]], **legacy_rope(config)}
-        hf_config["tie_word_embeddings"] = config.tie_word_embeddings
-        hf_config["torch_dtype"] = str(tensors["model.embed_tokens.weight"].dtype)
-        hf_config["eos_token_id"] = list(tokenizer.stop_ids) if len(tokenizer.stop_ids) > 1 else tokenizer.stop_ids[0]
-        files.write_json(join(temporary, "config.json"), hf_config)
-        write_tokenizer(temporary, tokenizer)
+    if dtype and dtype not in DTYPES:
+        raise UsageError(f"dtype={dtype}: expected one of {', '.join(DTYPES)}")
+    run = read_run(workdir)
+    number = existing_step(workdir, which_step(workdir, step))
+    trained = {name: partial(_read_trained, workdir, number, name) for name in skeleton(run.config, run.lora).trainable}
+    with files.new_directory(output) as temporary:
+        if form == "peft":
+            said = f"PEFT adapter for {write_peft(temporary, run, trained, output=output, dtype=dtype or 'float32')}: {output}"
+            said += _refused_by_others(run.lora)
+        else:
+            write_merged(temporary, run, trained, dtype=dtype)
+            said = f"merged model: {output}"
+        write_card(temporary, form=form, workdir=workdir, step=number, run=run)
+        if verify:
+            said += "\n" + verify_export(temporary, form=form, workdir=workdir, step=number)
+    return said
 
 
-def _merged_tensor(
+def _read_trained(workdir: str, step: int, name: str) -> np.ndarray:
+    return load_trainables(workdir, step=step, names=(name,))[name]
+
+
+def _refused_by_others(lora: LoraConfig) -> str:
+    parts = [f"{', '.join(lora.modules_to_save)} as modules_to_save"] if lora.modules_to_save else []
+    parts += ["DoRA"] if lora.use_dora else []
+    return f"; with {' and '.join(parts)}, which vLLM and llama.cpp refuse: give them the merged model" if parts else ""
+
+
+# --- merged
+
+
+def write_merged(directory: str, run: Run, trained: Loaders, *, dtype: str = "") -> None:
+    """A Hugging Face model directory with W + s·A·B merged in fp32 and cast once.
+
+    trained: of the trained parameters one module's are in memory at a time. A base that was held quantised is merged from its own
+    files, unquantised. dtype: "" keeps the base's own (fp32 where everything was trained from nothing).
+    """
+    config, tokenizer = run.config, run.tokenizer
+    with nullcontext() if run.random_init else Checkpoint(run.base) as base:
+        tensors = merged_tensors(run, trained, base, dtype)
+        files.check_space(directory, sum(tensor.bytes for tensor in tensors.values()) + _bytes_beside(tokenizer))
+        write_sharded(directory, tensors)
+    hf_config = files.read_json(join(tokenizer.directory, "config.json"))
+    hf_config.pop("dtype", None)  # transformers 5's name of torch_dtype; both are read, one would contradict the other
+    hf_config |= {"architectures": [ARCHITECTURES[hf_config["model_type"]]], **legacy_rope(config)}
+    hf_config["tie_word_embeddings"] = config.tie_word_embeddings
+    hf_config["torch_dtype"] = str(tensors["model.embed_tokens.weight"].dtype)
+    hf_config["eos_token_id"] = list(tokenizer.stop_ids) if len(tokenizer.stop_ids) > 1 else tokenizer.stop_ids[0]
+    files.write_json(join(directory, "config.json"), hf_config)
+    write_tokenizer(directory, tokenizer)
+
+
+def merged_tensors(run: Run, trained: Loaders, base: Checkpoint | None, dtype: str) -> dict[str, Tensor]:
+    """Every tensor of the merged model by its Hugging Face name. Raises UsageError for one that the base should have."""
+    of_module = lru_cache(maxsize=1)(partial(_of_module, trained))
+    model, tensors = skeleton(run.config, LoraConfig(full=True)), {}
+    for name in model.trainable:
+        shape = shape_in_file(name, model, run.config)
+        for layer, key in enumerate(hf_keys(name, run.config.num_hidden_layers)):
+            if base:
+                _check_in_base(base, key, shape)
+            elif name not in trained:
+                raise UsageError(f"{run.base_name}: {name} was neither trained nor read from a base; such a run cannot be merged")
+            made_as = DTYPES[dtype] if dtype else base.entries[key].dtype if base else DTYPES["float32"]
+            tensors[key] = Tensor(shape, made_as, partial(_merged_rows, name, layer, key, run, of_module, base, made_as))
+    return tensors
+
+
+def _of_module(trained: Loaders, module: str) -> dict[str, np.ndarray]:
+    """What was trained of a module, by leaf: its own parameters, or its adapter."""
+    return {name.rsplit(".", 1)[1]: load() for name, load in trained.items() if name.rsplit(".", 1)[0] == module}
+
+
+def _check_in_base(base: Checkpoint, key: str, shape: tuple[int, ...]) -> None:
+    if key not in base.entries:
+        raise UsageError(f"{base.directory}: tensor {key} is missing; give the base that the run was trained on, whole")
+    if base.entries[key].shape != shape:
+        raise UsageError(f"{base.directory}: {key} has shape {base.entries[key].shape}, config.json implies {shape}")
+
+
+def _merged_rows(
     name: str,
     layer: int,
     key: str,
-    lora: LoraConfig,
-    trained: Mapping[str, np.ndarray],
-    checkpoint: Checkpoint | None,
+    run: Run,
+    of_module: Callable[[str], dict[str, np.ndarray]],
+    base: Checkpoint | None,
     dtype: np.dtype[Any],
-) -> Tensor:
-    stacked, module = name.startswith("layers."), name.rsplit(".", 1)[0]
-    pick = layer if stacked else slice(None)
-    a, b, magnitude = (
-        trained.get(f"{module}.{leaf}") if is_weight(name) else None for leaf in ("lora_A", "lora_B", "lora_magnitude")
-    )
-    if name in trained:
-        shape = trained[name].shape[1:] if stacked else trained[name].shape
-        shape = tuple(reversed(shape)) if is_transposed(name) else tuple(shape)
+    rows: slice,
+) -> np.ndarray:
+    """Rows of one tensor as they are written."""
+    module, leaf = name.rsplit(".", 1)
+    values = of_module(module)
+    if leaf in values:
+        made = in_file(name, layer, values[leaf], run.config)[rows]
     else:
-        assert checkpoint is not None, f"{name} is neither trained nor in a base"
-        shape = checkpoint.entries[key].shape
-    dtype = checkpoint.entries[key].dtype if checkpoint else dtype
-
-    def make() -> np.ndarray:
-        if name in trained:
-            values = np.asarray(trained[name][pick], np.float32)
-            values = values.T if is_transposed(name) else values
-        else:
-            assert checkpoint is not None
-            values = checkpoint.read(key)
-        if a is not None and b is not None:
-            product = a[pick].astype(np.float32) @ b[pick].astype(np.float32)
-            values = values.astype(np.float32) + lora.scale() * (product.T if is_transposed(name) else product)
-            if magnitude is not None:
-                values *= (magnitude[pick] / np.linalg.norm(values, axis=1))[:, None]
-        return values.astype(dtype)
-
-    return Tensor(shape, dtype, make)
+        assert base is not None
+        new = values.get("new_rows") if is_weight(name) else None
+        made = base.read(key, rows) if new is None else with_new_rows(f"{module}.new_rows", new, rows, run.config, base)
+    if "lora_B" in values and is_weight(name):
+        a, b = (in_file(f"{module}.{leaf}", layer, values[leaf], run.config) for leaf in ("lora_A", "lora_B"))
+        product = a.T[rows] @ b.T if module == "embed_tokens" else b[rows] @ a
+        product *= np.float32(run.lora.scale())
+        made = made.astype(np.float32)
+        made += product
+        if "lora_magnitude" in values:
+            made *= (values["lora_magnitude"][layer][rows] / np.linalg.norm(made, axis=1))[:, None]
+    return made.astype(dtype, copy=False)
 
 
 def is_weight(name: str) -> bool:
@@ -138,21 +158,54 @@ def is_weight(name: str) -> bool:
     return name.endswith((".kernel", ".embedding"))
 
 
-def export_peft(
-    output: str,
-    *,
-    config: ModelConfig,
-    lora: LoraConfig,
-    trained: Mapping[str, np.ndarray],
-    base: str,
-    tokenizer: Tokenizer,
-) -> None:
-    """A PEFT adapter with the tokenizer and chat template it was trained on. `output` must not exist yet."""
-    if not lora.targets():
+# --- PEFT
+
+
+def write_peft(directory: str, run: Run, trained: Loaders, *, output: str, dtype: str = "float32") -> str:
+    """A PEFT adapter with the tokenizer and chat template it was trained on; returns the name of its base.
+
+    A base whose vocabulary was extended here is on no hub: it goes along, in `base/`, and the adapter names that directory under
+    `output`, the adapter's final name, in full: PEFT takes a relative name from where it is called.
+    """
+    if not run.lora.targets():
         raise UsageError("this run has no adapter (it trained the base itself): export it with --format=merged")
-    with files.new_directory(output) as temporary:
-        write_adapter(temporary, config=config, lora=lora, trained=trained, base=base)
-        write_tokenizer(temporary, tokenizer)
+    goes_along = run.config.original_vocab_size is not None and run.base == run.base_name
+    with Checkpoint(run.base) as base:
+        tensors = adapter_tensors(run.config, run.lora, trained, base, DTYPES[dtype])
+        copied = _model_files(base) if goes_along else []
+        needed = sum(tensor.bytes for tensor in tensors.values()) + _bytes_beside(run.tokenizer)
+        files.check_space(directory, needed + sum(files.size(join(run.base, name)) for name in copied))
+        write(join(directory, "adapter_model.safetensors"), tensors)
+    if goes_along:
+        files.make_directory(join(directory, BASE))
+        for name in copied:
+            files.copy_file(join(run.base, name), join(directory, BASE, name))
+    name = files.absolute(join(output, BASE)) if goes_along else run.base_name
+    config = adapter_config(run.config, run.lora, base=name, revision=run.revision or None)
+    files.write_json(join(directory, "adapter_config.json"), config)
+    write_tokenizer(directory, run.tokenizer)
+    return name
+
+
+def _model_files(base: Checkpoint) -> list[str]:
+    """The files of a model directory: config, weights, tokenizer, licence."""
+    index = "model.safetensors.index.json"
+    weights = {posixpath.basename(entry.path) for entry in base.entries.values()}
+    others = {"config.json", "generation_config.json", *([index] if weights != {"model.safetensors"} else [])}
+    return [
+        name
+        for name in files.list_names(base.directory)
+        if name in weights or name in others or TOKENIZER_FILES.fullmatch(name)
+    ]
+
+
+# --- what goes with either
+
+
+def _bytes_beside(tokenizer: Tokenizer) -> int:
+    """The files that go with the weights, and a mebibyte for those that are written anew."""
+    names = [name for name in files.list_names(tokenizer.directory) if TOKENIZER_FILES.fullmatch(name)]
+    return 2**20 + sum(files.size(join(tokenizer.directory, name)) for name in names)
 
 
 def write_tokenizer(output: str, tokenizer: Tokenizer) -> None:

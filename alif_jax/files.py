@@ -1,5 +1,6 @@
 """The few file operations of the trainer, through fsspec: local paths, `gs://…`, `memory://…` look the same."""
 
+import errno
 import json
 import os
 import posixpath
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from typing import IO, Any
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from alif_jax import UsageError
 
@@ -24,6 +26,12 @@ def open_file(path: str, mode: str = "rb") -> IO[Any]:
 
 def join(directory: str, *names: str) -> str:
     return posixpath.join(directory, *names)
+
+
+def local_path(path: str) -> str | None:
+    """Where a file of this machine lies; None for one that is elsewhere (`gs://…`, `memory://…`)."""
+    filesystem, local = fsspec.core.url_to_fs(path)
+    return local if isinstance(filesystem, LocalFileSystem) else None
 
 
 def exists(path: str) -> bool:
@@ -60,7 +68,8 @@ def move_directory(source: str, target: str) -> None:
 def new_directory(output: str) -> Iterator[str]:
     """A temporary directory beside `output` that becomes it at the end, and is removed where anything fails on the way.
 
-    Raises UsageError where `output` exists already. A kill leaves the temporary one, which the next try clears.
+    Raises UsageError where `output` exists already, or the disk is full. A kill leaves the temporary one, which the next try
+    clears.
     """
     if exists(output):
         raise UsageError(f"{output} exists already; give another --output, or remove it")
@@ -70,14 +79,35 @@ def new_directory(output: str) -> Iterator[str]:
     try:
         yield temporary
         move_directory(temporary, output)
-    except BaseException:
+    except BaseException as error:
         remove_directory(temporary)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UsageError(f"{output}: the disk is full ({error.strerror}); make room, or give another --output") from None
         raise
+
+
+def check_space(directory: str, needed: int) -> None:
+    """Raises UsageError where fewer bytes are free on the disk of a local directory; object stores are not asked."""
+    local = local_path(directory)
+    if local is None:
+        return
+    free = shutil.disk_usage(local).free
+    if needed > free:
+        raise UsageError(
+            f"{directory}: {needed / 1e6:,.1f} MB are needed and {free / 1e6:,.1f} MB are free on this disk; make room, or give "
+            "another --output"
+        )
+
+
+def size(path: str) -> int:
+    """Of a file, in bytes."""
+    filesystem, local = fsspec.core.url_to_fs(path)
+    return int(filesystem.size(local))
 
 
 def copy_file(source: str, target: str) -> None:
     with open_file(source) as original, open_file(target, "wb") as copy:
-        shutil.copyfileobj(original, copy)
+        shutil.copyfileobj(original, copy, 2**22)  # bytes at a time
 
 
 def read_json(path: str) -> Any:

@@ -2,13 +2,16 @@
 
 import os
 import re
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
 import huggingface_hub
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from alif_jax import UsageError, files
 from alif_jax.files import join
@@ -70,8 +73,11 @@ def cut_vocabulary(name: str, values: np.ndarray, config: ModelConfig) -> np.nda
     return values if axis is None else values[: config.vocab_size] if axis == 0 else values[:, : config.vocab_size]
 
 
-def resolve_model(path: str, *, weights: bool = True) -> str:
-    """A directory (local or by fsspec address) as it is; a hub id downloaded by huggingface_hub. Errors name both readings."""
+def resolve_model(path: str, *, weights: bool = True, revision: str = "") -> str:
+    """A directory (local or by fsspec address) as it is; a hub id downloaded by huggingface_hub. Errors name both readings.
+
+    revision: of a hub id, a commit, branch or tag; empty: the newest.
+    """
     if not path:
         raise UsageError("no base model: set --config.model.path=DIR_OR_HUB_ID")
     if "://" in path or os.path.isdir(files.absolute(path)):
@@ -80,9 +86,15 @@ def resolve_model(path: str, *, weights: bool = True) -> str:
         raise UsageError(f"{path}: neither a directory here nor a hub id of the form owner/name")
     try:
         patterns = ["*.json", "*.jinja", "*.txt", *(["model*.safetensors"] if weights else [])]
-        return huggingface_hub.snapshot_download(path, allow_patterns=patterns)
+        return huggingface_hub.snapshot_download(path, revision=revision or None, allow_patterns=patterns)
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: no such directory here, and the hub did not give it ({error})") from None
+
+
+def commit_of(directory: str) -> str:
+    """The commit of a directory that `resolve_model` downloaded (hub cache: …/snapshots/COMMIT), empty for any other."""
+    above, name = os.path.split(directory.rstrip("/"))
+    return name if os.path.basename(above) == "snapshots" and re.fullmatch("[0-9a-f]{40}", name) else ""
 
 
 def read_model_config(directory: str) -> ModelConfig:
@@ -90,9 +102,10 @@ def read_model_config(directory: str) -> ModelConfig:
 
 
 def load_params(directory: str, model: Skeleton, names: tuple[str, ...], mesh: Mesh, config: ModelConfig) -> Params:
-    """Reads the named parameters straight into their device shards, a shard at a time; quantised ones are rounded there.
+    """Reads the named parameters straight into their device shards, a tensor at a time; quantised ones are rounded there.
 
-    Of a tensor only the rows of a shard are read; columns (fsdp splits the columns of most weights) are cut out of whole rows.
+    A process reads each tensor once, and of it the rows that its own devices hold (columns, which fsdp splits of most weights, are
+    cut out of these rows), while the one before is sent. It is sent as the file has it; devices turn and convert it.
     `new_rows` of a table are the last rows of that table.
 
     Raises UsageError for a tensor that is missing, unexpected, there twice, or of another shape, naming it.
@@ -139,25 +152,47 @@ def _load(
     checkpoint: Checkpoint, name: str, model: Skeleton, mesh: Mesh, config: ModelConfig, *, dtype: jax.typing.DTypeLike
 ) -> jax.Array:
     shape = model.shapes[name].shape
-    keys, transposed, stacked = hf_keys(name, config.num_hidden_layers), is_transposed(name), name.startswith("layers.")
+    sharding = sharding_of(mesh, model.axes[name], shape, name)
+    transposed, stacked = is_transposed(name), name.startswith("layers.")
+    one, of_one = shape[stacked:], NamedSharding(mesh, PartitionSpec(*sharding.spec[stacked:]))
+    rows_axis = 1 if transposed else 0  # ours that is the file's first
     first = config.padded_vocab_size - shape[0] if name.endswith(".new_rows") else 0
+    indices = of_one.addressable_devices_indices_map(one).values()
+    own = [index[rows_axis].indices(one[rows_axis])[:2] for index in indices if index]
+    begin, end = min(start for start, _ in own) + first, max(stop for _, stop in own) + first
 
-    def read(key: str, stored: tuple[slice, ...]) -> np.ndarray:
-        """A part in the file's own layout; rows beyond the file's last are the padding of the vocabulary: zeros."""
-        start, stop, _ = stored[0].indices(shape[-1] if transposed else shape[int(stacked)])
-        rows = checkpoint.entries[key].shape[0]
-        start, stop = start + first, stop + first
-        values = checkpoint.read(key, slice(min(start, rows), min(stop, rows)))[(slice(None), *stored[1:])]
-        padding = stop - start - len(values)
-        return np.pad(values, [(0, padding), *[(0, 0)] * (values.ndim - 1)]) if padding else values
+    def send(key: str) -> jax.Array:
+        return jax.make_array_from_callback(one, of_one, partial(part, checkpoint.read(key, slice(begin, end))))
 
-    def part(index: tuple[slice, ...] | None) -> np.ndarray:
-        index = index or (slice(None),) * len(shape)
-        layer, inner = (index[0], index[1:]) if stacked else (slice(None), index)
-        slices = []
-        for key in keys[layer]:
-            values = read(key, tuple(reversed(inner)) if transposed else inner)
-            slices.append((values.T if transposed else values).astype(dtype))
-        return np.stack(slices) if stacked else slices[0]
+    def part(values: np.ndarray, index: tuple[slice, ...]) -> np.ndarray:
+        """One device's, of the rows `begin` to `end`; rows beyond the file's last are the padding of the vocabulary: zeros."""
+        start, stop, _ = index[rows_axis].indices(one[rows_axis])
+        cut = values[start + first - begin : stop + first - begin]
+        missing = stop - start - len(cut)
+        cut = np.pad(cut, [(0, missing), *[(0, 0)] * (cut.ndim - 1)]) if missing else cut
+        cut = cut[:, index[0]].T if transposed else cut[:, *index[1:]]
+        return cut.astype(dtype) if cut.dtype.itemsize > np.dtype(dtype).itemsize else cut  # the fewer bytes travel
 
-    return jax.make_array_from_callback(shape, sharding_of(mesh, model.axes[name], shape, name), part)
+    whole = jax.jit(partial(jnp.zeros, shape, dtype), out_shardings=sharding)() if stacked else None
+    for layer, sent in enumerate(_ahead(send, hf_keys(name, config.num_hidden_layers))):
+        whole = sent.astype(dtype) if whole is None else _place(whole, sent, layer)
+    assert whole is not None
+    return whole
+
+
+@partial(jax.jit, donate_argnums=0)
+def _place(whole: jax.Array, one: jax.Array, layer: int) -> jax.Array:
+    """`one` as a layer of the `whole`."""
+    return jax.lax.dynamic_update_index_in_dim(whole, one.astype(whole.dtype), layer, 0)
+
+
+def _ahead(send: Callable[[str], jax.Array], keys: Sequence[str]) -> Iterator[jax.Array]:
+    """`send` of every key in order, two at a time in threads: most of it is reading, and turning what was read."""
+    with ThreadPoolExecutor(2) as pool:
+        coming: deque[Future[jax.Array]] = deque()
+        for key in keys:
+            coming.append(pool.submit(send, key))
+            if len(coming) > 2:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()

@@ -31,6 +31,7 @@ DTYPES = ("bfloat16", "float32")
 @dataclass(kw_only=True)
 class ModelSource:
     """path: a Hugging Face directory or hub id. random_init: use its config.json and tokenizer, but start from random weights.
+    revision: of a hub id, a commit, branch or tag; the run notes the commit that this was and keeps to it.
 
     init_from: a run directory, or a PEFT adapter's, whose trained parameters this run starts from: same base, same targets and
     rank. Another scale is folded into B, so that the product stays the same.
@@ -44,6 +45,7 @@ class ModelSource:
     """
 
     path: str = ""
+    revision: str = ""
     random_init: bool = False
     init_from: str = ""
     init_from_step: str = "latest"
@@ -80,6 +82,7 @@ class Run:
     """What a run directory says of itself.
 
     base: the directory of its config.json, tokenizer and (unless random_init) weights; base_name: as the user gave it.
+    revision: the commit of a base from the hub, else empty.
     """
 
     base: str
@@ -90,6 +93,7 @@ class Run:
     lora: LoraConfig
     data: DataConfig
     tokenizer: Tokenizer
+    revision: str = ""
 
 
 def is_run(path: str) -> bool:
@@ -107,7 +111,8 @@ def read_run(workdir: str) -> Run:
     resolved = files.read_json(join(workdir, "config.json"))
     lora, data = (_keywords(resolved[section]) for section in ("lora", "data"))
     base_name = resolved["model"]["path"]
-    base = resolve_model(base_name)
+    revision = resolved["model"].get("revision", "")
+    base = resolve_model(base_name, revision=revision)
     return Run(
         base=base,
         base_name=base_name,
@@ -117,6 +122,7 @@ def read_run(workdir: str) -> Run:
         lora=LoraConfig(**lora),
         data=DataConfig(**data),
         tokenizer=load_tokenizer(base, data["template"]),
+        revision=revision,
     )
 
 

@@ -6,19 +6,21 @@ rsLoRA, alpha patterns, DoRA, `modules_to_save`: the product s·A·B is kept and
 
 import math
 import re
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 
 from alif_jax import UsageError, files
 from alif_jax.files import join
-from alif_jax.hf import hf_modules, is_transposed, pad_vocabulary, vocabulary_axis
+from alif_jax.hf import cut_vocabulary, hf_keys, hf_modules, is_transposed, pad_vocabulary, vocabulary_axis
 from alif_jax.lora import LoraConfig
 from alif_jax.model import Skeleton, skeleton
 from alif_jax.model_config import ModelConfig
-from alif_jax.safetensors import Checkpoint, Tensor, write
+from alif_jax.safetensors import Checkpoint, Tensor
+
+Loaders = Mapping[str, Callable[[], np.ndarray]]  # of trained parameters, padded as on the mesh
 
 PLAIN_INITS = (True, False, None, "gaussian", "orthogonal", "eva")  # those that leave the base as it was
 PREFIX = "base_model.model."
@@ -41,27 +43,66 @@ def flipped(name: str) -> bool:
     return name.endswith((".lora_A", ".lora_B")) or is_transposed(name)
 
 
-def write_adapter(
-    directory: str, *, config: ModelConfig, lora: LoraConfig, trained: Mapping[str, np.ndarray], base: str
-) -> None:
-    """Both files of an adapter. trained: as `export.exact_tables` gives it. Embeddings trained in full are `modules_to_save`."""
-    fp32 = np.dtype(np.float32)
-    tensors: dict[str, Tensor] = {}
-    for name, values in trained.items():
-        factor = np.float32(lora.scale()) if name.endswith(".lora_B") else np.float32(1)
+def in_file(name: str, layer: int, values: np.ndarray, config: ModelConfig) -> np.ndarray:
+    """One layer of a parameter as files hold it, a view: without the mesh's padding, as torch turns it."""
+    one = values[layer] if name.startswith("layers.") else cut_vocabulary(name, values, config)
+    return one.T if flipped(name) else one
+
+
+def shape_in_file(name: str, model: Skeleton, config: ModelConfig) -> tuple[int, ...]:
+    """One layer's shape of a parameter in a file; of new rows that of the table they belong to."""
+    if name.endswith(".new_rows"):
+        return (config.vocab_size, config.hidden_size)
+    shape = list(model.shapes[name].shape)
+    if (axis := vocabulary_axis(name)) is not None:
+        shape[axis] = config.vocab_size
+    one = tuple(shape[name.startswith("layers.") :])
+    return one[::-1] if flipped(name) else one
+
+
+def with_new_rows(name: str, new: np.ndarray, rows: slice, config: ModelConfig, base: Checkpoint) -> np.ndarray:
+    """Rows of a table, fp32: the base's own up to the first new one, then the trained ones. name: of a `new_rows` parameter."""
+    assert config.original_vocab_size is not None
+    start, stop, _ = rows.indices(config.vocab_size)
+    first = config.original_vocab_size
+    old = base.read(hf_keys(name, 0)[0], slice(min(start, first), min(stop, first))).astype(np.float32)
+    return np.concatenate([old, new[max(start - first, 0) : max(stop - first, 0)]])
+
+
+def adapter_tensors(
+    config: ModelConfig, lora: LoraConfig, trained: Loaders, base: Checkpoint, dtype: np.dtype[Any]
+) -> dict[str, Tensor]:
+    """The tensors of an adapter, the scale folded into B; of the trained parameters one is in memory at a time."""
+    read = lru_cache(maxsize=1)(lambda name: trained[name]())
+    model, tensors = skeleton(config, lora), {}
+
+    def rows_of(name: str, layer: int, rows: slice) -> np.ndarray:
+        if name.endswith(".new_rows"):
+            return with_new_rows(name, read(name), rows, config, base).astype(dtype)
+        values = in_file(name, layer, read(name), config)[rows]
+        return (values * np.float32(lora.scale()) if name.endswith(".lora_B") else values).astype(dtype)
+
+    for name in trained:
+        shape = shape_in_file(name, model, config)
         for layer, key in enumerate(peft_keys(name, config.num_hidden_layers)):
-            one = np.asarray(values[layer] if name.startswith("layers.") else values, np.float32) * factor
-            made = one.T if flipped(name) else one
-            tensors[key] = Tensor(made.shape, fp32, partial(np.asarray, made))
-    tied = config.tie_word_embeddings and "embed_tokens" in lora.modules_to_save
-    if tied:  # PEFT keeps a copy of the tied head and looks for its key
+            tensors[key] = Tensor(shape, dtype, partial(rows_of, name, layer))
+    if _tied_table(config, lora):  # PEFT keeps a copy of the tied head and looks for its key
         tensors[f"{PREFIX}lm_head.weight"] = tensors[f"{PREFIX}model.embed_tokens.weight"]
-    write(join(directory, "adapter_model.safetensors"), tensors)
-    adapter_config: dict[str, Any] = {
+    return tensors
+
+
+def _tied_table(config: ModelConfig, lora: LoraConfig) -> bool:
+    return config.tie_word_embeddings and "embed_tokens" in lora.modules_to_save
+
+
+def adapter_config(config: ModelConfig, lora: LoraConfig, *, base: str, revision: str | None) -> dict[str, Any]:
+    """adapter_config.json. base, revision: where PEFT finds the base (a directory or hub id) and which commit of it."""
+    tied = _tied_table(config, lora)
+    return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base,
-        "revision": None,
+        "revision": revision,
         "inference_mode": True,
         "r": lora.rank,
         "lora_alpha": lora.rank,
@@ -77,7 +118,6 @@ def write_adapter(
         "rank_pattern": {},
         "alpha_pattern": {},
     }
-    files.write_json(join(directory, "adapter_config.json"), adapter_config)
 
 
 def is_adapter(directory: str) -> bool:
@@ -119,24 +159,13 @@ def read_adapter(directory: str, lora: LoraConfig, config: ModelConfig) -> dict[
         result = {}
         for name in model.trainable:
             keys = [stored[key] for key in peft_keys(name, config.num_hidden_layers)]
-            layers = [_read(checkpoint, key, name, _stored_shape(name, model, config), lora, theirs) for key in keys]
+            layers = [_read(checkpoint, key, name, shape_in_file(name, model, config), lora, theirs) for key in keys]
             if name.endswith(".new_rows"):
                 layers = [table[config.original_vocab_size :] for table in layers]
                 padding = model.shapes[name].shape[0] - len(layers[0])
                 layers = [np.pad(rows, [(0, padding), (0, 0)]) for rows in layers]
             result[name] = pad_vocabulary(name, np.stack(layers) if name.startswith("layers.") else layers[0], config)
     return result
-
-
-def _stored_shape(name: str, model: Skeleton, config: ModelConfig) -> tuple[int, ...]:
-    """One layer's shape of a trained parameter in the file."""
-    if name.endswith(".new_rows"):
-        return (config.vocab_size, config.hidden_size)
-    shape = list(model.shapes[name].shape)
-    if (axis := vocabulary_axis(name)) is not None:
-        shape[axis] = config.vocab_size
-    one = tuple(shape[name.startswith("layers.") :])
-    return one[::-1] if flipped(name) else one
 
 
 def _wanted(lora: LoraConfig) -> str:

@@ -132,15 +132,14 @@ def make_plan(
     """
     config.validate()
     model_config, model_from = base_config(config.model.path)
-    mesh = plan_mesh(config, topology, measured=measured)
-    config = with_attention(config, model_config, mesh.shape, topology.platform)
-    work = workload(config, tokens)
     found_best = None
     if searched:
         config, compiled, found_best = best(config, model_config, topology)
-        mesh = plan_mesh(config, topology, measured=measured)
-    else:
+    mesh = plan_mesh(config, topology, measured=measured)
+    if not searched:
+        config = with_attention(config, model_config, mesh.shape, topology.platform)
         compiled = planned(config, model_config, topology, mesh)
+    work = workload(config, tokens)
     notes: list[str] = []
     if not compiled.fits:
         timing = Timing(None, None, "nothing")
@@ -217,7 +216,8 @@ def planned(config: TrainConfig, model_config: ModelConfig, topology: Topology, 
     memory = step_shapes(config, model_config, mesh).memory(0)
     temporary = analytic.temporary_bytes(config, model_config, mesh, trainables=memory.trainables)
     memory = dataclasses.replace(memory, temporary=temporary)
-    return Compiled(memory, fits=memory.total <= topology.chip.hbm_bytes, hlo_text="", seconds=0.0, by="formula")
+    fits = memory.total * analytic.MARGIN <= topology.chip.hbm_bytes
+    return Compiled(memory, fits=fits, hlo_text="", seconds=0.0, by="formula")
 
 
 def estimated(
@@ -289,8 +289,9 @@ def does_not_fit(config: TrainConfig, model_config: ModelConfig, topology: Topol
     if memory.state > hbm:
         del parts["temporary"]  # without it the rest would not fit either
     largest = max(parts, key=lambda name: parts[name])
+    sure = f" (by formula, so with {analytic.MARGIN - 1:.0%} to spare)" if found.by == "formula" else ""
     notes = [
-        f"does not fit: {gib(memory.total)} of {gib(hbm)} GiB; the largest part is {largest} ({gib(parts[largest])} GiB)",
+        f"does not fit: {gib(memory.total)} of {gib(hbm)} GiB{sure}; the largest part is {largest} ({gib(parts[largest])} GiB)",
         f"what would help: {'; '.join(remedies(config, topology, mesh, largest))}",
     ]
     rows = rows_a_device(config, mesh)

@@ -44,7 +44,7 @@ def head(plan: Plan) -> list[str]:
 
 
 def needs(plan: Plan) -> list[str]:
-    by = "in all XLA's own count" if plan.memory_by == "XLA" else f"by {plan.memory_by}"
+    by = {"XLA": "in all XLA's own count", "formula": "by formula, within 15 %"}.get(plan.memory_by, f"by {plan.memory_by}")
     rows = [f"  {NAMES[part]:34}{size / 2**30:8.2f} GiB" for part, size in plan.bytes_per_device.items()]
     left = (plan.hbm_bytes - plan.bytes_per_device["total"]) / 2**30
     verdict = f"fits, {left:.2f} GiB left" if plan.fits else "DOES NOT FIT"

@@ -23,7 +23,7 @@ from alif_jax.data.template import DataConfig
 from alif_jax.files import join
 from alif_jax.flops import flops_per_token
 from alif_jax.guards import check_same_on_all_hosts
-from alif_jax.hf import read_model_config, resolve_model
+from alif_jax.hf import commit_of, read_model_config, resolve_model
 from alif_jax.load import ModelSource, check_heads, check_vocabulary, is_run
 from alif_jax.lora import LoraConfig
 from alif_jax.metrics import check_reporters
@@ -43,6 +43,7 @@ class TrainConfig:
     """A whole run. batch_size: rows an optimizer step, all devices together; without packing a row is an example.
 
     gradient_accumulation_steps: microbatches a step, weighted by their tokens. max_steps > 0 overrides num_train_epochs.
+    eval_on_start: held-out loss before the first step too, as step 0: of the base, or of what init_from gave.
     eval_steps, save_steps: 0 is "at the end only". save_total_limit: newest checkpoints kept (0: all); the one with the best
     held-out loss is saved when it is found, and kept beside them.
     early_stopping_patience: evaluations without a better held-out loss that end the run; 0: never.
@@ -60,6 +61,7 @@ class TrainConfig:
     gradient_accumulation_steps: int = 1
     num_train_epochs: int = 1
     max_steps: int = 0
+    eval_on_start: bool = False
     eval_steps: int = 0
     save_steps: int = 0
     save_total_limit: int = 2
@@ -131,7 +133,7 @@ def prepare(config: TrainConfig, workdir: str, *, resume: bool) -> Run:
     keep_compiled(platform)
     check_rows(mesh, config.batch_size // config.gradient_accumulation_steps)
     check_length(mesh, config.data.sequence_length)
-    base = resolve_model(config.model.path)
+    config, base = with_base(config, workdir)
     tokenizer = load_tokenizer(base, config.data.template)
     model_config = read_model_config(base)
     check_vocabulary(tokenizer, model_config)
@@ -156,6 +158,22 @@ def prepare(config: TrainConfig, workdir: str, *, resume: bool) -> Run:
         tx=optimizer(config.optim, batches.steps), table=table, about=in_checkpoint, batches=batches, heldout=heldout,
         prompts=sampled_prompts(config, tokenizer),
     )  # fmt: skip
+
+
+def with_base(config: TrainConfig, workdir: str) -> tuple[TrainConfig, str]:
+    """The base's directory, and the config with its commit where it comes from the hub: a run that goes on keeps to its first."""
+    path = join(workdir, "config.json")
+    begun = files.read_json(path)["model"].get("revision", "") if files.exists(path) else ""
+    base = resolve_model(config.model.path, revision=config.model.revision or begun)
+    commit = commit_of(base)
+    if config.model.revision and not commit:
+        raise UsageError(f"model.revision={config.model.revision}: {config.model.path} is a directory and has none; leave it out")
+    if begun and commit != begun:
+        raise UsageError(
+            f"{workdir}: this run began with commit {begun} of {config.model.path}, and model.revision={config.model.revision} is "
+            f"{commit or 'none'}; leave model.revision out, or start another --workdir"
+        )
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, revision=commit)), base
 
 
 def keep_compiled(platform: str) -> None:

@@ -6,9 +6,14 @@ Format: u64 little-endian header length, JSON header {name: {dtype, shape, data_
 
 import json
 import math
+import mmap
 import struct
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from types import TracebackType
 from typing import IO, Any
 
@@ -16,7 +21,7 @@ import ml_dtypes
 import numpy as np
 
 from alif_jax import UsageError
-from alif_jax.files import exists, join, open_file, read_json
+from alif_jax.files import exists, join, local_path, open_file, read_json
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "F32": np.dtype(np.float32),
@@ -25,6 +30,8 @@ DTYPES: dict[str, np.dtype[Any]] = {
 }
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 SHARD_BYTES = 5 * 10**9  # as transformers writes them
+PIECE = 2**22  # values made at a time: 16 MB of fp32
+AHEAD = 3  # pieces made before they are written
 HEADER_LIMIT = 100 * 2**20  # as the library's own limit: a larger header is a damaged file
 
 
@@ -47,7 +54,7 @@ class Checkpoint:
 
     def __init__(self, directory: str, name: str = "model"):
         self.directory = directory
-        self._files: dict[str, IO[bytes]] = {}
+        self._files: dict[str, IO[bytes] | np.memmap] = {}
         index_path, single = join(directory, f"{name}.safetensors.index.json"), join(directory, f"{name}.safetensors")
         if exists(index_path):
             index = read_json(index_path)
@@ -73,22 +80,36 @@ class Checkpoint:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for file in self._files.values():
-            file.close()
+            if not isinstance(file, np.memmap):
+                file.close()
 
     def read(self, name: str, rows: slice = slice(None)) -> np.ndarray:
-        """A tensor, or a range of its first dimension; only these bytes are read."""
+        """A tensor, or a range of its first dimension; only these bytes are read.
+
+        Of a local file it is a read-only view of the mapped file, which the kernel is asked to read ahead: what is cut out of it,
+        and nothing else, takes memory.
+        """
         entry = self.entries[name]
         count = entry.shape[0] if entry.shape else 1
         start, stop, _ = rows.indices(count)
         row_bytes = (entry.end - entry.begin) // max(count, 1)
-        if entry.path not in self._files:
-            self._files[entry.path] = open_file(entry.path)
-        file = self._files[entry.path]
-        file.seek(entry.begin + start * row_bytes)
-        data = file.read((stop - start) * row_bytes)
+        data = self._bytes(entry.path, entry.begin + start * row_bytes, (stop - start) * row_bytes)
         if len(data) != (stop - start) * row_bytes:
             raise UsageError(f"{entry.path}: cut off inside {name}; copy the file again")
         return np.frombuffer(data, entry.dtype).reshape(stop - start, *entry.shape[1:])
+
+    def _bytes(self, path: str, begin: int, count: int) -> bytes | np.ndarray:
+        if path not in self._files:
+            local = local_path(path)
+            self._files[path] = np.memmap(local, np.uint8, "r") if local else open_file(path)
+        file = self._files[path]
+        if not isinstance(file, np.memmap):
+            file.seek(begin)
+            return file.read(count)
+        page = begin - begin % mmap.PAGESIZE
+        if count:
+            file._mmap.madvise(mmap.MADV_WILLNEED, page, begin + count - page)  # type: ignore[attr-defined]
+        return file[begin : begin + count]
 
 
 def read_header(path: str) -> dict[str, Entry]:
@@ -123,19 +144,19 @@ def _entry(path: str, name: str, tensor: dict[str, Any], start: int, size: int) 
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor to be written: shape and dtype known beforehand, the values made when their turn comes."""
+    """A tensor to be written: shape and dtype known beforehand, the values made by rows (of the first dimension) in their turn."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    make: Callable[[], np.ndarray]
+    make: Callable[[slice], np.ndarray]
 
     @property
     def bytes(self) -> int:
-        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 def write(path: str, tensors: Mapping[str, Tensor]) -> None:
-    """Writes one file, a tensor at a time. Raises UsageError for a value that is not finite, naming the tensor."""
+    """Writes one file, rows of about PIECE values at a time. Raises UsageError for a value that is not finite, by tensor."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for name, tensor in tensors.items():
@@ -145,26 +166,57 @@ def write(path: str, tensors: Mapping[str, Tensor]) -> None:
         offset += tensor.bytes
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # tensors begin on 8-byte boundaries
-    with open_file(path, "wb") as file:
+    with open_file(path, "wb") as file, closing(_made_ahead(tensors)) as pieces:
         file.write(struct.pack("<Q", len(text)) + text)
-        for name, tensor in tensors.items():
-            values = np.ascontiguousarray(tensor.make())
-            if values.shape != tensor.shape or values.dtype != tensor.dtype:
-                raise ValueError(f"{name}: {values.dtype}{values.shape} made, {tensor.dtype}{tensor.shape} announced")
-            if not np.isfinite(values.astype(np.float32)).all():
-                raise UsageError(
-                    f"{name} has values that are not finite in {tensor.dtype}; the run diverged, or they do not fit this type"
-                )
-            file.write(values.tobytes())
+        for piece in pieces:
+            file.write(piece)
+
+
+def _made_ahead(tensors: Mapping[str, Tensor]) -> Generator[memoryview, None, None]:
+    """The bytes of all pieces in order, made and checked by a thread at most AHEAD pieces before they are written."""
+    with ThreadPoolExecutor(1, thread_name_prefix="safetensors") as thread:
+        pieces = ((name, tensor, rows) for name, tensor in tensors.items() for rows in _pieces(tensor.shape))
+        waiting = deque(thread.submit(_make, *piece) for piece in islice(pieces, AHEAD))
+        try:
+            while waiting:
+                made = waiting.popleft().result()
+                waiting.extend(thread.submit(_make, *piece) for piece in islice(pieces, 1))
+                yield made
+        finally:
+            thread.shutdown(cancel_futures=True)
+
+
+def _pieces(shape: tuple[int, ...]) -> Iterator[slice]:
+    """[10, 3] with PIECE = 12 → rows 0 to 4, 4 to 8, 8 to 10"""
+    count, step = shape[0] if shape else 1, max(1, PIECE // max(1, math.prod(shape[1:])))
+    return (slice(start, min(start + step, count)) for start in range(0, count, step))
+
+
+def _make(name: str, tensor: Tensor, rows: slice) -> memoryview:
+    values = np.ascontiguousarray(tensor.make(rows))
+    shape = (rows.stop - rows.start, *tensor.shape[1:])
+    if values.shape != shape or values.dtype != tensor.dtype:
+        raise ValueError(f"{name}: {values.dtype}{values.shape} made, {tensor.dtype}{shape} announced")
+    bits = values.view(f"u{values.itemsize}")
+    infinity = np.asarray(np.inf, values.dtype).view(bits.dtype)
+    sign = np.asarray(1 << (8 * values.itemsize - 1), bits.dtype)
+    if (bits & ~sign).max(initial=0) >= infinity:  # without its sign an integer above infinity's is NaN; 10 × isfinite of bf16
+        raise UsageError(
+            f"{name} has values that are not finite in {tensor.dtype}; the run diverged, or they do not fit this type"
+        )
+    return values.reshape(-1).view(np.uint8).data
 
 
 def write_sharded(directory: str, tensors: Mapping[str, Tensor], *, shard_bytes: int | None = None) -> None:
     """`model.safetensors`, or several shards of at most `shard_bytes` (None: SHARD_BYTES) with an index, which is written last."""
+    limit, filled = shard_bytes or SHARD_BYTES, 0
     shards: list[dict[str, Tensor]] = [{}]
     for name, tensor in tensors.items():
-        if shards[-1] and sum(other.bytes for other in shards[-1].values()) + tensor.bytes > (shard_bytes or SHARD_BYTES):
+        if shards[-1] and filled + tensor.bytes > limit:
             shards.append({})
+            filled = 0
         shards[-1][name] = tensor
+        filled += tensor.bytes
     if len(shards) == 1:
         write(join(directory, "model.safetensors"), shards[0])
         return

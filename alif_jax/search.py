@@ -148,7 +148,7 @@ def candidates(config: TrainConfig, model_config: ModelConfig, topology: Topolog
         mesh = abstract_mesh(sizes, topology.devices)
         of_mesh = dataclasses.replace(config, mesh=sizes, gradient_accumulation_steps=options[-1])
         try:
-            with_attention(of_mesh, model_config, mesh.shape, topology.platform)
+            of_mesh = with_attention(of_mesh, model_config, mesh.shape, topology.platform)
             state = state_bytes(model, of_mesh, model_config, mesh)
         except UsageError as error:
             refused = refused or str(error)

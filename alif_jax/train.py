@@ -41,7 +41,8 @@ def fit(config: TrainConfig, workdir: str, *, resume: bool = False, script_share
     """
     run = prepare(config, workdir, resume=resume)
     history = read_rows(metrics_path(workdir), upto=run.first)
-    stopping = EarlyStopping(config.early_stopping_patience, [row["heldout_loss"] for row in history if "heldout_loss" in row])
+    losses = [row["heldout_loss"] for row in history if row["step"] and "heldout_loss" in row]
+    stopping = EarlyStopping(config.early_stopping_patience, losses)
     check_same_on_all_hosts("metrics.jsonl", digest([stopping.best, stopping.since_best]))
     row: Row = {}
     if run.first >= run.steps or stopping.exhausted:
@@ -52,13 +53,16 @@ def fit(config: TrainConfig, workdir: str, *, resume: bool = False, script_share
     with jax.set_mesh(run.mesh):
         trainable, opt_state, frozen = first_state(run)
         step_fn = compile_step(run.model, run.tx, run.mesh, chunk=config.model.loss_chunk)
-        begin_run(config, workdir)
+        begin_run(run.config, workdir)
         with (
             Preemption() as preemption,
             open_checkpointer(workdir, save_total_limit=config.save_total_limit) as checkpointer,
             closing(start_recorder(run, history)) as recorder,
             closing(prefetch(run.batches, run.first, run.steps, partial(put_batch, run.mesh))) as stream,
         ):
+            if config.eval_on_start and not run.first:
+                with recorder.pace.paused():
+                    recorder.write(0, look(run, {**frozen, **trainable}, 0, {"evaluate"}, script_share))
             for index, batch, on_devices in stream:
                 step, key = index + 1, dropout_key(config, index + 1)
                 trainable, opt_state, metrics = step_fn(trainable, opt_state, frozen, on_devices, key)

@@ -233,13 +233,21 @@ def _tensor(checkpoint: Checkpoint, name: str, rows: int, parts: Sequence[Sequen
     if name not in TABLES:
         return Tensor(entry.shape, entry.dtype, partial(checkpoint.read, name))
     shape = (rows + len(parts), *entry.shape[1:])
-    return Tensor(shape, entry.dtype, lambda: extended_table(checkpoint.read(name, slice(rows)), parts))
+
+    def make(wanted: slice) -> np.ndarray:
+        start, stop, _ = wanted.indices(shape[0])
+        if stop <= rows:
+            return checkpoint.read(name, wanted)
+        old, new = checkpoint.read(name, slice(min(start, rows), rows)), parts[max(start - rows, 0) : stop - rows]
+        return np.concatenate([old, means(checkpoint.read(name, slice(rows)), new)])
+
+    return Tensor(shape, entry.dtype, make)
 
 
-def extended_table(table_VD: np.ndarray, parts: Sequence[Sequence[int]]) -> np.ndarray:
-    """The table with a row more for each of `parts`: the mean of those rows, in fp32, cast once.
+def means(table_VD: np.ndarray, parts: Sequence[Sequence[int]]) -> np.ndarray:
+    """A row for each of `parts`: the mean of those rows of the table, in fp32, cast once.
 
-    [[1, 2], [3, 4]] with parts [[0, 1, 1]] → [[1, 2], [3, 4], [7/3, 10/3]]
+    [[1, 2], [3, 4]] with parts [[0, 1, 1]] → [[7/3, 10/3]]
     """
     new: list[Any] = [np.mean(table_VD[list(part)].astype(np.float32), axis=0) for part in parts]
-    return np.concatenate([table_VD, np.stack(new).astype(table_VD.dtype)])
+    return np.stack(new).astype(table_VD.dtype)

@@ -30,6 +30,7 @@ def get_config(arg: str = "") -> TrainConfig:
         batch_size=16,
         gradient_accumulation_steps=4,
         num_train_epochs=2,
+        eval_on_start=True,
         eval_steps=100,
         save_steps=100,
         logging_steps=5,

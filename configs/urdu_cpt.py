@@ -20,6 +20,6 @@ def get_config(arg: str = "") -> TrainConfig:
     config.data.document_template = "{text}"
     config.data.packing = True
     config.data.long_documents = "split"
-    config.eval_steps = 250
+    config.eval_on_start, config.eval_steps = True, 250
     config.save_steps = 250
     return config

@@ -24,6 +24,6 @@ def get_config(arg: str = "") -> TrainConfig:
     config.data.long_conversations = "drop"
     config.batch_size = 16
     config.gradient_accumulation_steps = 2
-    config.eval_steps = 100
+    config.eval_on_start, config.eval_steps = True, 100
     config.save_steps = 100
     return config

@@ -25,6 +25,7 @@ def get_config(arg: str = "") -> TrainConfig:
         batch_size=16,
         gradient_accumulation_steps=2,
         num_train_epochs=3,
+        eval_on_start=True,
         eval_steps=50,
         save_steps=50,
         logging_steps=5,

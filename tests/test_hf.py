@@ -1,8 +1,10 @@
 """Loading a Hugging Face directory: the same values as transformers, each device its own part, and bases that do not fit."""
 
 import shutil
+from collections import Counter
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import fsspec
@@ -13,6 +15,7 @@ import pytest
 import safetensors.torch
 import torch
 import transformers
+from jax.sharding import NamedSharding
 
 from alif_jax import UsageError
 from alif_jax.hf import load_params, read_model_config
@@ -76,20 +79,56 @@ def test_eight_devices_hold_their_own_shards_only(bases: Any, fsdp: int, tensor:
     assert held < sum(values.nbytes for values in split.values()) / 7
 
 
-def test_only_the_rows_of_the_own_devices_are_read(bases: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One process of many asks for a part of each tensor: for rows it must not read the rest."""
+def test_a_tensor_is_read_once_for_all_devices(bases: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     directory, config = bases(), read_model_config(bases())
-    model = skeleton(config, LoraConfig(rank=0, target_modules=()))
-    read: list[tuple[str, slice]] = []
+    model, read = skeleton(config, LoraConfig(rank=0, target_modules=())), Counter[str]()
     original = Checkpoint.read
 
     def spy(self: Checkpoint, name: str, rows: slice = slice(None)) -> np.ndarray:
-        read.append((name, rows))
+        read[name] += 1
         return original(self, name, rows)
 
     monkeypatch.setattr(Checkpoint, "read", spy)
-    load_params(directory, model, ("embed_tokens.embedding",), make_mesh(MeshConfig(fsdp=1, tensor=8)), config)
-    assert sorted(rows.indices(tiny.VOCAB)[:2] for _, rows in read) == [(i * 48, i * 48 + 48) for i in range(8)]
+    load_params(directory, model, model.frozen, make_mesh(MeshConfig(fsdp=4, tensor=2)), config)
+    assert read == dict.fromkeys(tensors_of(directory), 1)
+
+
+@pytest.mark.parametrize(("name", "mesh"), [
+    ("embed_tokens.embedding", MeshConfig(fsdp=1, tensor=8)), ("layers.mlp.up_proj.kernel", MeshConfig(fsdp=1, tensor=8)),
+    ("layers.mlp.down_proj.kernel", MeshConfig(fsdp=8)),
+])  # fmt: skip
+def test_only_the_rows_of_the_own_devices_are_read(
+    bases: Any, name: str, mesh: MeshConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process of several that has the third and fourth device of eight, which split the file's rows: it reads no others."""
+    directory, config, devices = bases(), read_model_config(bases()), make_mesh(mesh)
+    model = skeleton(config, LoraConfig(rank=0, target_modules=()))
+    whole = load_params(directory, model, (name,), devices, config)[name]
+    read, original, make = set(), Checkpoint.read, jax.make_array_from_callback
+    everywhere, lock = NamedSharding.addressable_devices_indices_map, Lock()
+
+    def spy(self: Checkpoint, key: str, rows: slice = slice(None)) -> np.ndarray:
+        read.add((rows.start, rows.stop, self.entries[key].shape[0]))
+        return original(self, key, rows)
+
+    def own(self: NamedSharding, shape: tuple[int, ...]) -> Any:
+        return dict(list(everywhere(self, shape).items())[2:4])
+
+    def of_own(shape: tuple[int, ...], sharding: NamedSharding, part: Any) -> jax.Array:
+        """The other devices' parts, which other processes would give, are zeros."""
+        mine = own(sharding, shape).values()
+        with lock, pytest.MonkeyPatch.context() as back:  # JAX itself is to see all eight
+            back.setattr(NamedSharding, "addressable_devices_indices_map", everywhere)
+            return make(shape, sharding, lambda index: part(index) if index in mine else np.zeros(shape, np.float32)[index])
+
+    monkeypatch.setattr(Checkpoint, "read", spy)
+    monkeypatch.setattr(NamedSharding, "addressable_devices_indices_map", own)
+    monkeypatch.setattr(jax, "make_array_from_callback", of_own)
+    found = load_params(directory, model, (name,), devices, config)[name]
+    [(start, stop, rows)] = read
+    assert (start, stop) == (rows // 4, rows // 2)
+    for shard in found.addressable_shards[2:4]:
+        assert np.array_equal(shard.data, whole[shard.index]) and np.any(shard.data)
 
 
 def test_the_last_rows_of_a_table_and_what_pads_it(bases: Any) -> None:

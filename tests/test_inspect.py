@@ -192,7 +192,7 @@ def test_the_command_needs_a_tokenizer_and_data_only(place: Path) -> None:
 def test_of_a_hub_model_the_weights_are_not_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[str]] = []
 
-    def download(name: str, allow_patterns: list[str]) -> str:
+    def download(name: str, revision: str | None, allow_patterns: list[str]) -> str:
         asked.append(allow_patterns)
         return "here"
 

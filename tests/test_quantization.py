@@ -100,8 +100,9 @@ def test_each_device_rounds_its_own_shard(tmp_path: Path, how: str, monkeypatch:
 
     monkeypatch.setattr(jax, "jit", spy)
     loaded(base, model, make_mesh(MeshConfig(fsdp=4, tensor=2)))
-    assert len(programs) == 7
-    assert not [program for program in programs if "all-gather" in program or "all-to-all" in program]
+    rounding = [program for program in programs if "HloModule jit_zeros" not in program]  # those make what is loaded into
+    assert len(rounding) == 7
+    assert not [program for program in rounding if "all-gather" in program or "all-to-all" in program]
 
 
 def test_loss_of_a_trained_model_held_in_8_and_4_bits(capsys: pytest.CaptureFixture[str]) -> None:

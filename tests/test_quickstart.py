@@ -34,7 +34,12 @@ def test_quick_version_end_to_end_and_again(tmp_path: Path) -> None:
                  "export/merged/model.safetensors", "export/peft/adapter_model.safetensors", "journal.sqlite"):  # fmt: skip
         assert (tmp_path / name).exists(), name
     report = report_of(tmp_path)
-    assert report["verify"] == {"transformers": [], "peft": []}
+    verdicts = report["verify"]
+    assert verdicts["merged"].startswith("verified with transformers in float32: ")
+    assert verdicts["peft"].startswith("verified with transformers and PEFT in float32: ")
+    for form in ("merged", "peft"):
+        card = (tmp_path / "export" / form / "README.md").read_text(encoding="utf-8")
+        assert "## Held-out results" in card and str(tmp_path) not in card
     loss = report["heldout_loss"]
     assert loss["base"] > loss["cpt"] > loss["run"]
     assert report["counts"]["heldout"]["records"] > 0 and "similar" in report["rejected"]

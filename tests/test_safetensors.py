@@ -1,7 +1,10 @@
 """Safetensors files against the safetensors library, both ways, and files that are damaged."""
 
+import contextlib
+import io
 import json
 import struct
+import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -33,7 +36,7 @@ def arrays(seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def lazily(values: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
-    return {name: Tensor(value.shape, value.dtype, partial(np.asarray, value)) for name, value in values.items()}
+    return {name: Tensor(value.shape, value.dtype, value.__getitem__) for name, value in values.items()}
 
 
 def as_torch(value: np.ndarray) -> torch.Tensor:
@@ -73,6 +76,7 @@ def test_partial_rows(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
         for rows in (slice(None), slice(0, 4), slice(3, 7), slice(9, 10), slice(6, None), slice(5, 5), slice(-2, None)):
             assert np.array_equal(checkpoint.read("x", rows), values[rows])
         [file] = checkpoint._files.values()
+        assert not isinstance(file, np.memmap)
         read = Mock(side_effect=file.read)
         monkeypatch.setattr(file, "read", read)
         checkpoint.read("x", slice(2, 4))
@@ -115,23 +119,38 @@ def test_a_tensor_larger_than_a_shard_gets_its_own(tmp_path: Path) -> None:
         assert all(np.array_equal(checkpoint.read(name), value) for name, value in values.items())
 
 
-def test_only_one_tensor_is_made_at_a_time(tmp_path: Path) -> None:
-    """What an export holds in memory: a generator of tensors must not be run ahead."""
-    path = tmp_path / "model.safetensors"
-    seen: list[int] = []
+def test_few_pieces_are_made_before_they_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an export holds in memory: rows of a few pieces, not a tensor, and no tensor that is written."""
+    monkeypatch.setattr("alif_jax.safetensors.PIECE", 70)
+    written, made = [0], []
 
-    def make(i: int) -> np.ndarray:
-        seen.append(path.stat().st_size if path.exists() else 0)
-        return np.full(300_000, i, np.float32)
+    class Slow(io.BytesIO):
+        def write(self, data: Any) -> int:
+            time.sleep(0.002)  # the thread that makes them is the faster one
+            written[0] += data.nbytes if isinstance(data, memoryview) else 0
+            return super().write(data)
 
-    write(str(path), {f"t{i}": Tensor((300_000,), np.dtype(np.float32), partial(make, i)) for i in range(3)})
-    assert seen == sorted(seen) and seen[2] >= 1_200_000  # the first is on disk when the third is made
+    def make(i: int, rows: slice) -> np.ndarray:
+        made.append((i, rows.start, rows.stop, written[0] // 40))
+        return np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] + np.full(10, 100.0 * i, np.float32)
+
+    file = Slow()
+    monkeypatch.setattr("alif_jax.safetensors.open_file", lambda path, mode: contextlib.nullcontext(file))
+    write("x", {f"t{i}": Tensor((20, 10), np.dtype(np.float32), partial(make, i)) for i in range(3)})
+    assert [one[:3] for one in made] == [(i, *rows) for i in range(3) for rows in ((0, 7), (7, 14), (14, 20))]
+    rows_before = [20 * i + start for i, start, *_ in made]
+    ahead = [before - rows for before, (*_, rows) in zip(rows_before, made, strict=True)]
+    assert max(ahead) <= 3 * 7 and ahead[-1] > 0
+    values = safetensors.torch.load(file.getvalue())["t2"]
+    assert torch.equal(values[:, 3], torch.arange(20.0) + 200)
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dtype", list(NUMPY))
 def test_values_that_are_not_finite_are_refused(tmp_path: Path, bad: float, dtype: str) -> None:
-    values = np.ones((3, 4), NUMPY[dtype])
+    values = np.full((3, 4), -ml_dtypes.finfo(NUMPY[dtype]).max, NUMPY[dtype])  # the largest there is, and it is finite
+    values[:, 0] = 0
+    write(str(tmp_path / "x"), lazily({"layers.1.weight": values}))
     values[2, 1] = bad
     with pytest.raises(UsageError, match="layers.1.weight has values that are not finite"):
         write(str(tmp_path / "x"), lazily({"layers.0.weight": np.ones(3, np.float32), "layers.1.weight": values}))
@@ -139,7 +158,7 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path, bad: float, dtyp
 
 def test_what_was_announced_is_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="x: float32.* made, float16"):
-        write(str(tmp_path / "x"), {"x": Tensor((2,), np.dtype(np.float16), lambda: np.ones(2, np.float32))})
+        write(str(tmp_path / "x"), {"x": Tensor((2,), np.dtype(np.float16), np.ones(2, np.float32).__getitem__)})
 
 
 # --- damaged or foreign files

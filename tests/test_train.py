@@ -16,8 +16,9 @@ from orbax.checkpoint import v1 as ocp
 from alif_jax import UsageError, train
 from alif_jax.checkpoint import best_step, finished_steps, latest_step, load_trainables, step_path
 from alif_jax.data.template import DataConfig
+from alif_jax.evaluate import evaluate_loss
 from alif_jax.guards import EXIT_PREEMPTED, NotFinite
-from alif_jax.load import ModelSource, load_model
+from alif_jax.load import ModelSource, load_model, read_run
 from alif_jax.lora import EMBEDDINGS, LoraConfig
 from alif_jax.optim import OptimConfig
 from alif_jax.run import describe, keep_compiled, prepare
@@ -191,6 +192,19 @@ def test_the_best_checkpoint_stays_and_patience_ends(place: Path, monkeypatch: p
     heldout_losses(monkeypatch, [4.2, 1.0])
     fit(recipe, str(place / "best_resumed"), resume=True)
     assert [row["step"] for row in rows(place / "best_resumed")] == [1, 2, 3, 4]  # one evaluation before counts, and one after
+
+
+def test_the_base_is_measured_before_the_first_step(place: Path) -> None:
+    """As step 0, once: what an adapter that changes nothing yet gives, which is no candidate for the best checkpoint."""
+    recipe, workdir = config(place, max_steps=2, save_steps=1, eval_on_start=True), place / "from_base"
+    fit(recipe, str(workdir))
+    shutil.rmtree(workdir / "checkpoints" / "2")
+    fit(recipe, str(workdir), resume=True)
+    base, *others = rows(workdir)
+    assert base["step"] == 0 and [row["step"] for row in others] == [1, 2]
+    model = load_model(str(place / "base"), make_mesh(MeshConfig()))
+    evaluated = evaluate_loss(model, str(place / "data"), sequence_length=128, template="turns")
+    assert base["heldout_loss"] == pytest.approx(evaluated["loss"], rel=1e-5)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(place: Path) -> None:
@@ -426,3 +440,27 @@ def test_compiled_programs_are_kept_on_disk_but_not_a_cpus(monkeypatch: pytest.M
         assert jax.config.values["jax_compilation_cache_dir"] == "/mine"
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
+
+
+def test_a_base_from_the_hub_is_pinned(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run notes the commit it began with and asks for that one ever after, whatever `main` is by then."""
+    newest = ["a" * 40]
+
+    def download(name: str, revision: str | None, allow_patterns: list[str]) -> str:
+        commit = newest[0] if revision in (None, "main") else revision
+        directory = tmp_path / "models--owner--name" / "snapshots" / commit
+        if not directory.exists():
+            shutil.copytree(place / "base", directory)
+        return str(directory)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    hub = ModelSource(path="owner/name", dtype="float32", param_dtype="float32", remat="none")
+    workdir = str(tmp_path / "run")
+    fit(config(place, model=hub, max_steps=2), workdir, resume=False)
+    newest[0] = "b" * 40
+    assert read_run(workdir).revision == "a" * 40 and read_run(workdir).base.endswith("a" * 40)
+    fit(config(place, model=hub, max_steps=2), workdir, resume=True)
+    with pytest.raises(UsageError, match=f"began with commit {'a' * 40} of owner/name, and model.revision=main is {'b' * 40}"):
+        fit(config(place, model=dataclasses.replace(hub, revision="main"), max_steps=2), workdir, resume=True)
+    with pytest.raises(UsageError, match="model.revision=main: .* is a directory and has none"):
+        fit(config(place, model=ModelSource(path=str(place / "base"), revision="main")), str(tmp_path / "other"), resume=False)
