@@ -210,8 +210,9 @@ def _random(abstract: Mapping[str, jax.ShapeDtypeStruct]) -> Params:
     the step does, whose peak is read."""
 
     def make(leaf: jax.ShapeDtypeStruct) -> jax.Array:
-        places = (jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis) * jnp.uint32(40_503 + 2 * axis) for axis in range(leaf.ndim))
-        bits = sum(places, jnp.uint32(1)) * jnp.uint32(2_654_435_761) >> 24  # Knuth's multiplicative hash
+        iota = partial(jax.lax.broadcasted_iota, jnp.uint32, leaf.shape)
+        place = sum((iota(axis) * jnp.uint32(40_503 + 2 * axis) for axis in range(leaf.ndim)), jnp.uint32(1))
+        bits = place * jnp.uint32(2_654_435_761) >> 24  # Knuth's multiplicative hash
         if not jnp.issubdtype(leaf.dtype, jnp.integer):
             bits = (bits.astype(jnp.float32) - 127.5) / 6400
         return bits.astype(leaf.dtype)
