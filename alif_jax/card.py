@@ -26,7 +26,7 @@ HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 LLAMA_LICENSES = ("Llama-3.3", "Llama-3.2", "Llama-3.1", "Llama-3")
 LICENSE_TEXTS = {
     "Apache License": "apache-2.0", "MIT License": "mit", "LLAMA 3.1 COMMUNITY": "llama3.1", "LLAMA 3.2 COMMUNITY": "llama3.2",
-    "LLAMA 3.3 COMMUNITY": "llama3.3", "META LLAMA 3 COMMUNITY": "llama3",
+    "LLAMA 3.3 COMMUNITY": "llama3.3", "META LLAMA 3 COMMUNITY": "llama3", "LLAMA 2 COMMUNITY": "llama2",
 }  # fmt: skip
 LICENSE_FILE = re.compile(r"(LICEN[CS]E|NOTICE).*")
 TERMS = ("license", "licence", "terms", "teacher_terms")  # keys of a manifest's config that say what its data may be used for
@@ -146,7 +146,7 @@ def _what(form: str, run: Run, step: int) -> str:
     }
     vocabulary = ""
     if run.config.original_vocab_size is not None:
-        vocabulary = f" {run.config.vocab_size - run.config.original_vocab_size:,} tokens were added to the base's vocabulary."
+        vocabulary = f" {run.config.vocab_size - run.config.original_vocab_size:,} tokens of its vocabulary were added."
     held = f" The base was held in {run.quantization} meanwhile." if run.quantization else ""
     return f"{kinds[form]} It is step {step:,} of a run in which {how}.{held}{vocabulary}"
 
@@ -171,23 +171,27 @@ def _usage(form: str, run: Run) -> str:
 
 
 def _with_transformers(run: Run) -> str:
+    question = "پاکستان کا دارالحکومت کون سا شہر ہے؟"
+    chat = f'[{{"role": "user", "content": "{question}"}}]' if run.tokenizer.template is not None else f'"{question}"'
     ask = (
         'from transformers import pipeline\ngenerate = pipeline("text-generation", model="PATH", dtype="auto")\n'
-        'print(generate([{"role": "user", "content": "پاکستان کا دارالحکومت کون سا شہر ہے؟"}], max_new_tokens=128))'
+        f"print(generate({chat}, max_new_tokens=128))"
     )
     return f"With transformers:\n\n```python\n{ask}\n```"
 
 
 def _with_vllm(run: Run) -> str:
     ask = (
-        f"pip install vllm\nvllm serve PATH --max-model-len={min(8192, run.config.max_position_embeddings)}\n{_curl('PATH')}"
+        f"pip install vllm\nvllm serve PATH --max-model-len={min(8192, run.config.max_position_embeddings)}\n{_curl('PATH', run)}"
     )
     return f"With vLLM:\n\n```bash\n{ask}\n```"
 
 
-def _curl(model: str) -> str:
-    body = json.dumps({"model": model, "messages": [{"role": "user", "content": "سلام"}]}, ensure_ascii=False)
-    return f"curl localhost:8000/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'"
+def _curl(model: str, run: Run) -> str:
+    chat = run.tokenizer.template is not None
+    asked: dict[str, Any] = {"messages": [{"role": "user", "content": "سلام"}]} if chat else {"prompt": "سلام"}
+    body = json.dumps({"model": model, **asked}, ensure_ascii=False)
+    return f"curl localhost:8000/v1/{'chat/' if chat else ''}completions -H 'Content-Type: application/json' -d '{body}'"
 
 
 def _with_peft(run: Run) -> str:
@@ -195,7 +199,11 @@ def _with_peft(run: Run) -> str:
         "from peft import AutoPeftModelForCausalLM\nfrom transformers import AutoTokenizer\n"
         'model, tokenizer = AutoPeftModelForCausalLM.from_pretrained("PATH"), AutoTokenizer.from_pretrained("PATH")'
     )
-    return f"With PEFT:\n\n```python\n{ask}\n```"
+    said = f"With PEFT:\n\n```python\n{ask}\n```"
+    if run.is_local:
+        said += "\n\nadapter_config.json names the base by its full path on the machine that made it; elsewhere, or after a move, "
+        said += "set base_model_name_or_path to where it is" + (" (`base/` beside it)." if run.brings_base else " (`BASE` below).")
+    return said
 
 
 def refused_by_vllm(lora: LoraConfig) -> list[str]:
@@ -210,10 +218,10 @@ def _adapter_with_vllm(run: Run) -> str:
     rank = next((rank for rank in VLLM_RANKS if rank >= run.lora.rank), None)
     if rank is None:
         return f"vLLM takes adapters up to rank {VLLM_RANKS[-1]}, and this one has {run.lora.rank}: give it the merged model."
-    base = "PATH/base" if run.config.original_vocab_size is not None else hub_base(run) or "BASE"
+    base = "PATH/base" if run.brings_base else hub_base(run) or "BASE"
     serve = f"vllm serve {base} --enable-lora --max-lora-rank={rank} --lora-modules tuned=PATH"
     serve += " --chat-template=PATH/chat_template.jinja" if run.tokenizer.template is not None else ""
-    return f"With vLLM, which refuses a rank above its limit:\n\n```bash\npip install vllm\n{serve}\n{_curl('tuned')}\n```"
+    return f"With vLLM, which refuses a rank above its limit:\n\n```bash\npip install vllm\n{serve}\n{_curl('tuned', run)}\n```"
 
 
 # --- data, recipe, results
@@ -291,9 +299,10 @@ def _without_paths(value: Any) -> Any:
 def _results(rows: Sequence[Mapping[str, Any]], step: int) -> str:
     evaluated = [row for row in rows if row.get("heldout_loss") is not None]
     trained = [row for row in evaluated if row["step"] > 0]
-    if not trained:
-        return "## Held-out results\n\nNone: this run had no held-out data."
-    row, base = trained[-1], next((row for row in evaluated if row["step"] == 0), None)
+    if not evaluated:
+        return "## Held-out results\n\nNone were measured up to this step."
+    base = next((row for row in evaluated if row["step"] == 0), None)
+    row = trained[-1] if trained else evaluated[0]
     names = sorted({name.removeprefix("heldout_loss").lstrip("/") for name in row if name.startswith("heldout_loss")})
     head = ["held out", "loss", "bits a byte", *(["loss before training", "bits a byte before training"] if base else [])]
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
@@ -322,7 +331,7 @@ def _limits(run: Run) -> list[str]:
         "Nothing was done for safety beyond what the base has; it can state falsehoods and repeat biases of its data.",
     ]
     if run.config.original_vocab_size is not None:
-        limits.append("Its vocabulary is not the base's: tokenizer and weights belong together.")
+        limits.append("Its vocabulary is an extended one: tokenizer and weights belong together.")
     if run.quantization:
         limits.append(f"It was trained beside a base held in {run.quantization}; the exported weights are the unquantised ones.")
     return limits

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from alif_jax import UsageError, files
-from alif_jax.card import write_card
+from alif_jax.card import refused_by_vllm, write_card
 from alif_jax.checkpoint import existing_step, load_trainables, which_step
 from alif_jax.files import join
 from alif_jax.hf import hf_keys
@@ -66,8 +66,7 @@ def _read_trained(workdir: str, step: int, name: str) -> np.ndarray:
 
 
 def _refused_by_others(lora: LoraConfig) -> str:
-    parts = [f"{', '.join(lora.modules_to_save)} as modules_to_save"] if lora.modules_to_save else []
-    parts += ["DoRA"] if lora.use_dora else []
+    parts = refused_by_vllm(lora)
     return f"; with {' and '.join(parts)}, which vLLM and llama.cpp refuse: give them the merged model" if parts else ""
 
 
@@ -165,22 +164,21 @@ def write_peft(directory: str, run: Run, trained: Loaders, *, output: str, dtype
     """A PEFT adapter with the tokenizer and chat template it was trained on; returns the name of its base.
 
     A base whose vocabulary was extended here is on no hub: it goes along, in `base/`, and the adapter names that directory under
-    `output`, the adapter's final name, in full: PEFT takes a relative name from where it is called.
+    `output`, the adapter's final name, in full, as any local base: PEFT takes a relative name from where it is called.
     """
     if not run.lora.targets():
         raise UsageError("this run has no adapter (it trained the base itself): export it with --format=merged")
-    goes_along = run.config.original_vocab_size is not None and run.base == run.base_name
     with Checkpoint(run.base) as base:
         tensors = adapter_tensors(run.config, run.lora, trained, base, DTYPES[dtype])
-        copied = _model_files(base) if goes_along else []
+        copied = _model_files(base) if run.brings_base else []
         needed = sum(tensor.bytes for tensor in tensors.values()) + _bytes_beside(run.tokenizer)
         files.check_space(directory, needed + sum(files.size(join(run.base, name)) for name in copied))
         write(join(directory, "adapter_model.safetensors"), tensors)
-    if goes_along:
+    if run.brings_base:
         files.make_directory(join(directory, BASE))
         for name in copied:
             files.copy_file(join(run.base, name), join(directory, BASE, name))
-    name = files.absolute(join(output, BASE)) if goes_along else run.base_name
+    name = files.absolute(join(output, BASE) if run.brings_base else run.base) if run.is_local else run.base_name
     config = adapter_config(run.config, run.lora, base=name, revision=run.revision or None)
     files.write_json(join(directory, "adapter_config.json"), config)
     write_tokenizer(directory, run.tokenizer)

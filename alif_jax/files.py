@@ -81,6 +81,7 @@ def new_directory(output: str) -> Iterator[str]:
         move_directory(temporary, output)
     except BaseException as error:
         remove_directory(temporary)
+        remove_directory(output)  # object stores move file by file
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UsageError(f"{output}: the disk is full ({error.strerror}); make room, or give another --output") from None
         raise

@@ -90,6 +90,7 @@ def commands(model: str, quant: str, converter: str, quantizer: str) -> Commands
 
 def run_commands(todo: Commands, model: str) -> None:
     """Runs them, their output going where ours does. What a failure left half written is removed."""
+    done = False
     try:
         for command in (todo.convert, todo.quantize):
             if command is None:
@@ -99,12 +100,14 @@ def run_commands(todo: Commands, model: str) -> None:
             except OSError as error:
                 raise UsageError(f"{command[0]} cannot be run: {error}. The merged model is in {model}") from None
             if status:
-                _remove(todo.result)
                 raise UsageError(
                     f"llama.cpp ended with exit code {status}, its message is above. The merged model is in {model}; the command "
                     f"was: {shlex.join(command)}"
                 )
+        done = True
     finally:
+        if not done:
+            _remove(todo.result)
         if todo.between != todo.result:
             _remove(todo.between)
 

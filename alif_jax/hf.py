@@ -85,7 +85,8 @@ def resolve_model(path: str, *, weights: bool = True, revision: str = "") -> str
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", path):
         raise UsageError(f"{path}: neither a directory here nor a hub id of the form owner/name")
     try:
-        patterns = ["*.json", "*.jinja", "*.txt", *(["model*.safetensors"] if weights else [])]
+        patterns = ["*.json", "*.jinja", "*.txt", "README.md", "LICEN[CS]E*", "NOTICE*"]  # the licence goes with what is made of it
+        patterns += ["model*.safetensors"] if weights else []
         return huggingface_hub.snapshot_download(path, revision=revision or None, allow_patterns=patterns)
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: no such directory here, and the hub did not give it ({error})") from None

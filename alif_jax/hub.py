@@ -4,6 +4,7 @@ import huggingface_hub
 from huggingface_hub.errors import HTTPError
 
 from alif_jax import UsageError, files
+from alif_jax.load import Run
 
 ERRORS = (HTTPError, OSError, ValueError)  # refusals and broken connections, files and tokens, names that cannot be
 
@@ -20,6 +21,15 @@ def check_push(name: str, output: str) -> None:
         raise UsageError(f"--push_to_hub={name}: expected owner/name")
     if huggingface_hub.get_token() is None:
         raise UsageError("--push_to_hub: nobody is logged in; run `hf auth login`, or set HF_TOKEN to a token that may write")
+
+
+def check_shareable(run: Run) -> None:
+    """Raises UsageError for a run whose adapter would be of use on this machine only."""
+    if run.is_local:
+        raise UsageError(
+            f"--push_to_hub with --format=peft: the adapter's base is a directory of this machine ({run.base_name}), which nobody "
+            "else has; send the merged model (--format=merged)"
+        )
 
 
 def push(directory: str, name: str, *, public: bool) -> str:

@@ -95,6 +95,16 @@ class Run:
     tokenizer: Tokenizer
     revision: str = ""
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the base is a directory, which nobody else has, and not from the hub."""
+        return self.base == self.base_name
+
+    @property
+    def brings_base(self) -> bool:
+        """Whether an adapter's base goes along with it: its vocabulary was extended here."""
+        return self.is_local and self.config.original_vocab_size is not None
+
 
 def is_run(path: str) -> bool:
     """A run directory has a config.json with this project's sections; a Hugging Face directory has a model's."""

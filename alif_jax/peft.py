@@ -150,8 +150,10 @@ def read_adapter(directory: str, lora: LoraConfig, config: ModelConfig) -> dict[
             if ".base_layer." not in key  # PEFT copies the table under an adapter on it
         }
         wanted = {key for name in model.trainable for key in peft_keys(name, config.num_hidden_layers)}
-        if config.tie_word_embeddings:
-            stored.pop(f"{PREFIX}lm_head.weight", None)  # a copy of the embeddings
+        if config.tie_word_embeddings and (head := stored.pop(f"{PREFIX}lm_head.weight", None)):
+            table = stored.get(f"{PREFIX}model.embed_tokens.weight")
+            if table is None or not np.array_equal(checkpoint.read(head), checkpoint.read(table)):
+                raise UsageError(f"{directory}: its lm_head was trained apart from the embeddings, to which this model's is tied")
         if missing := sorted(wanted - stored.keys()):
             raise UsageError(f"{directory}: the adapter has no {missing[0]} ({len(missing)} such); {_wanted(lora)}")
         if surplus := sorted(stored.keys() - wanted):

@@ -131,7 +131,7 @@ def make_plan(
     Raises UsageError for what training would refuse: a mesh that does not divide, a model that is not implemented.
     """
     config.validate()
-    model_config, model_from = base_config(config.model.path)
+    model_config, model_from = base_config(config.model.path, config.model.revision)
     found_best = None
     if searched:
         config, compiled, found_best = best(config, model_config, topology)
@@ -270,7 +270,8 @@ def workload(config: TrainConfig, tokens: float | None) -> Workload:
         return full
     try:
         with contextlib.redirect_stdout(sys.stderr):
-            tokenizer = load_tokenizer(resolve_model(config.model.path, weights=False), data.template)
+            base = resolve_model(config.model.path, weights=False, revision=config.model.revision)
+            tokenizer = load_tokenizer(base, data.template)
             batches, _ = load_batches(config, tokenizer)
     except UsageError as error:
         return dataclasses.replace(full, source=f"not counted: {error}")

@@ -43,14 +43,14 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def base_config(path: str) -> tuple[ModelConfig, str]:
+def base_config(path: str, revision: str = "") -> tuple[ModelConfig, str]:
     """The architecture of `config.model.path`, and where it was read. Raises UsageError where it is nowhere."""
     if path in PUBLISHED and not files.exists(files.join(path, "config.json")):
         return ModelConfig.from_hf(PUBLISHED[path]), "its published config.json, kept in alif_jax/published.py"
     if "://" in path or files.exists(path) or "/" not in path:
         return read_model_config(resolve_model(path)), files.join(path, "config.json")
     try:
-        found = huggingface_hub.hf_hub_download(path, "config.json")
+        found = huggingface_hub.hf_hub_download(path, "config.json", revision=revision or None)
     except (OSError, ValueError) as error:
         raise UsageError(
             f"{path}: no such directory here, not among the bases known without a network ({', '.join(PUBLISHED)}), and the hub "

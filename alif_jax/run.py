@@ -134,6 +134,7 @@ def prepare(config: TrainConfig, workdir: str, *, resume: bool) -> Run:
     check_rows(mesh, config.batch_size // config.gradient_accumulation_steps)
     check_length(mesh, config.data.sequence_length)
     config, base = with_base(config, workdir)
+    check_same_on_all_hosts("the commit of the base", digest(config.model.revision))
     tokenizer = load_tokenizer(base, config.data.template)
     model_config = read_model_config(base)
     check_vocabulary(tokenizer, model_config)
@@ -163,7 +164,8 @@ def prepare(config: TrainConfig, workdir: str, *, resume: bool) -> Run:
 def with_base(config: TrainConfig, workdir: str) -> tuple[TrainConfig, str]:
     """The base's directory, and the config with its commit where it comes from the hub: a run that goes on keeps to its first."""
     path = join(workdir, "config.json")
-    begun = files.read_json(path)["model"].get("revision", "") if files.exists(path) else ""
+    noted = files.read_json(path)["model"] if files.exists(path) else {}
+    begun = noted.get("revision", "") if noted.get("path") == config.model.path else ""
     base = resolve_model(config.model.path, revision=config.model.revision or begun)
     commit = commit_of(base)
     if config.model.revision and not commit:

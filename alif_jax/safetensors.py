@@ -15,8 +15,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
+import fsspec
 import ml_dtypes
 import numpy as np
 
@@ -54,7 +55,7 @@ class Checkpoint:
 
     def __init__(self, directory: str, name: str = "model"):
         self.directory = directory
-        self._files: dict[str, IO[bytes] | np.memmap] = {}
+        self._files: dict[str, np.memmap] = {}
         index_path, single = join(directory, f"{name}.safetensors.index.json"), join(directory, f"{name}.safetensors")
         if exists(index_path):
             index = read_json(index_path)
@@ -79,9 +80,7 @@ class Checkpoint:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        for file in self._files.values():
-            if not isinstance(file, np.memmap):
-                file.close()
+        self._files.clear()  # a mapping lives as long as a view of it
 
     def read(self, name: str, rows: slice = slice(None)) -> np.ndarray:
         """A tensor, or a range of its first dimension; only these bytes are read.
@@ -99,13 +98,14 @@ class Checkpoint:
         return np.frombuffer(data, entry.dtype).reshape(stop - start, *entry.shape[1:])
 
     def _bytes(self, path: str, begin: int, count: int) -> bytes | np.ndarray:
+        """Several threads may ask at once."""
+        local = local_path(path)
+        if local is None:
+            filesystem, name = fsspec.core.url_to_fs(path)
+            return filesystem.cat_file(name, start=begin, end=begin + count) if count else b""
         if path not in self._files:
-            local = local_path(path)
-            self._files[path] = np.memmap(local, np.uint8, "r") if local else open_file(path)
+            self._files[path] = np.memmap(local, np.uint8, "r")
         file = self._files[path]
-        if not isinstance(file, np.memmap):
-            file.seek(begin)
-            return file.read(count)
         page = begin - begin % mmap.PAGESIZE
         if count:
             file._mmap.madvise(mmap.MADV_WILLNEED, page, begin + count - page)  # type: ignore[attr-defined]

@@ -97,7 +97,11 @@ def continued(
     if is_run(path):
         run = read_run(path)
         if files.absolute(run.base) != files.absolute(base):
-            raise UsageError(f"model.init_from={path}: its base is {run.base_name}, this run's is {base}; continue with the same")
+            of_theirs = f"{run.base_name}{f' at commit {run.revision}' if run.revision else ''}"
+            raise UsageError(
+                f"model.init_from={path}: its base is {of_theirs}, this run's is {base}; continue with the same (model.path, "
+                "model.revision)"
+            )
         there, here = _what_is_trained(run.lora), _what_is_trained(lora)
         for key in there:
             if there[key] != here[key]:

@@ -60,7 +60,7 @@ def fit(config: TrainConfig, workdir: str, *, resume: bool = False, script_share
             closing(start_recorder(run, history)) as recorder,
             closing(prefetch(run.batches, run.first, run.steps, partial(put_batch, run.mesh))) as stream,
         ):
-            if config.eval_on_start and not run.first:
+            if config.eval_on_start and run.heldout is not None and not run.first and not history:
                 with recorder.pace.paused():
                     recorder.write(0, look(run, {**frozen, **trainable}, 0, {"evaluate"}, script_share))
             for index, batch, on_devices in stream:

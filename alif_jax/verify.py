@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
+from safetensors import SafetensorError
 
 from alif_jax import UsageError, files
 from alif_jax.chat_template import DATE_STRING, TODAY
@@ -64,6 +65,9 @@ class Answer:
     logits_KV: np.ndarray
 
 
+LOADING = (OSError, ValueError, RuntimeError, KeyError)  # what transformers and PEFT raise for files that do not fit
+
+
 def available(form: str) -> bool:
     """Whether what reads an export of this form is installed: transformers and torch, and PEFT for `peft`."""
     needed = ("torch", "transformers", "peft") if form == "peft" else ("torch", "transformers")
@@ -83,9 +87,10 @@ def verify_export(directory: str, *, form: str, workdir: str, step: int) -> str:
     if remote:
         return f"not verified: {remote[0]} is no local directory, which transformers would need"
     parameters = sum(shape.size for shape in skeleton(run.config, LoraConfig(full=True)).shapes.values())
-    dtype, free = _torch_dtype(parameters), free_memory()
+    model = skeleton(run.config, run.lora)
+    dtype, free = _torch_dtype(parameters, sum(model.shapes[name].size for name in model.trainable)), free_memory()
     if dtype is None:
-        return f"not verified: {parameters / 1e9:.1f}B parameters in bf16 do not fit the {free / 2**30:.1f} GiB of free memory"
+        return f"not verified: {parameters / 1e9:.1f}B parameters do not fit the {free / 2**30:.1f} GiB of free memory"
     kind = _tolerance_kind(directory, form, dtype)
     probes = make_probes(run.tokenizer, run.config, parameters)
     with _quiet():
@@ -128,11 +133,11 @@ def free_memory() -> int:
         return free
 
 
-def _torch_dtype(parameters: int) -> str | None:
-    """float32 where twice its weights fit, else bfloat16; None where that does not fit either."""
+def _torch_dtype(parameters: int, trained: int) -> str | None:
+    """float32 where twice its weights fit, else bfloat16; None where that, or the run with its trained ones in fp32, does not."""
     if 2 * 4 * parameters <= free_memory():
         return "float32"
-    return "bfloat16" if 1.25 * 2 * parameters <= free_memory() else None
+    return "bfloat16" if max(1.25 * 2 * parameters, 2 * parameters + 4 * trained) <= free_memory() else None
 
 
 def _tolerance_kind(directory: str, form: str, dtype: str) -> str:
@@ -174,7 +179,10 @@ def tokenizer_problems(directory: str, tokenizer: Tokenizer) -> list[str]:
     """Where transformers' tokenizer of the export encodes, renders the template or stops otherwise than the run did."""
     import transformers
 
-    theirs = transformers.AutoTokenizer.from_pretrained(directory)
+    try:
+        theirs = transformers.AutoTokenizer.from_pretrained(directory)
+    except LOADING as error:
+        return [f"its tokenizer cannot be loaded: {error}"]
     problems = []
     for text in (URDU, ENGLISH, PASSAGE):
         if theirs.encode(text, add_special_tokens=False) != tokenizer.encode(text):
@@ -228,7 +236,7 @@ def _ask_torch(
     """(answers, problems of loading); no answers where it cannot be loaded."""
     try:
         model, problems = _load_torch(directory, base, form, dtype)
-    except (OSError, ValueError, RuntimeError) as error:  # what transformers and PEFT raise for files that do not fit
+    except (*LOADING, SafetensorError) as error:
         return [], [f"it cannot be loaded: {error}"]
     stops = _stops(directory)
     return [_answer(model, probe, stops) for probe in probes], problems

@@ -20,7 +20,7 @@ OUTPUT = flags.DEFINE_string("output", None, "the directory to make; must not ex
 DTYPE = flags.DEFINE_string("dtype", "", "of an adapter's tensors (float32), of a model's without a base; else the base's own")
 VERIFY = flags.DEFINE_bool("verify", None, "compare with the run by transformers and PEFT; default: where they are installed")
 PUSH_TO_HUB = flags.DEFINE_string("push_to_hub", None, "owner/name of a Hugging Face repository to send it to")
-PUBLIC = flags.DEFINE_bool("public", False, "make that repository public")
+PUBLIC = flags.DEFINE_bool("public", False, "that repository is, or becomes when it is made, public")
 QUANT = flags.DEFINE_string("quant", "Q4_K_M", "of --format=gguf: as llama.cpp calls them")
 LLAMA_CPP = flags.DEFINE_string("llama_cpp", "", "of --format=gguf: a built clone of llama.cpp; without it the commands are told")
 
@@ -33,11 +33,14 @@ def main(argv: list[str]) -> None:
         raise app.UsageError("--public belongs to --push_to_hub=owner/name")
     from alif_jax.export import export_run
     from alif_jax.gguf import export_gguf
-    from alif_jax.hub import check_push, push
+    from alif_jax.hub import check_push, check_shareable, push
+    from alif_jax.load import read_run
     from alif_jax.verify import available
 
     if PUSH_TO_HUB.value:
         check_push(PUSH_TO_HUB.value, OUTPUT.value)
+        if form == "peft":
+            check_shareable(read_run(WORKDIR.value))
     if verify is not False and not available(form):
         if verify:
             raise app.UsageError("--verify needs torch, transformers and peft: pip install '.[verify]'")

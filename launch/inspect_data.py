@@ -32,7 +32,8 @@ def main(argv: list[str]) -> None:
     config = CONFIG.value
     if not isinstance(config, TrainConfig):
         raise UsageError(f"--config gave a {type(config).__name__}; inspect_data.py needs a TrainConfig")
-    tokenizer = load_tokenizer(resolve_model(config.model.path, weights=False), config.data.template)
+    base = resolve_model(config.model.path, weights=False, revision=config.model.revision)
+    tokenizer = load_tokenizer(base, config.data.template)
     batches, heldout = load_batches(config, tokenizer)
     shown = batches if SPLIT.value == "train" else heldout
     if shown is None:

@@ -50,7 +50,8 @@ def main(argv: list[str]) -> None:
     if BASE.value:
         from alif_jax.hf import resolve_model
 
-        paths["base"] = resolve_model(BASE.value)
+        resolve_model(BASE.value)  # downloaded, or refused, before anything else
+        paths["base"] = BASE.value
     if DATA.value:
         paths["data"] = str(Path(DATA.value).resolve())
     else:
@@ -122,9 +123,9 @@ def train(name: str, workdir: str, values: dict[str, str]) -> None:
 
 def for_real_base(base: str, name: str) -> list[str]:
     """The tiny recipe's learning rates and precision are for a model made in a minute; a real one wants gentler ones."""
-    from alif_jax.hf import read_model_config
+    from alif_jax.hf import read_model_config, resolve_model
 
-    trained = "embed_tokens" if read_model_config(base).tie_word_embeddings else "embed_tokens,lm_head"
+    trained = "embed_tokens" if read_model_config(resolve_model(base)).tie_word_embeddings else "embed_tokens,lm_head"
     overrides = {
         "lora.modules_to_save": trained,
         "optim.learning_rate": "5e-5",
@@ -142,9 +143,10 @@ def for_real_base(base: str, name: str) -> list[str]:
 
 def chat_template(base: str) -> str:
     """A real base's own template; Alpaca's, in plain text, for one without."""
+    from alif_jax.hf import resolve_model
     from alif_jax.tokenizer import load_tokenizer
 
-    return "" if load_tokenizer(base).template else "alpaca"
+    return "" if load_tokenizer(resolve_model(base)).template else "alpaca"
 
 
 def measure(paths: dict[str, str]) -> dict[str, Any]:

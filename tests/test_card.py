@@ -130,7 +130,8 @@ def test_results_stand_beside_the_bases(tmp_path: Path, workdir: str) -> None:
     assert "| source self_instruct | 2.0000 | - | - | - |" in lines
     assert not any("9.0000" in line for line in lines)  # of a later step
     assert "not measured" in card._results(ROWS[1:2], 20) and "measured at step 10" in card._results(ROWS[1:2], 20)
-    assert "no held-out data" in card._results(ROWS[:1], 20)
+    assert "| all | 3.0000 | 1.5000 |" in card._results(ROWS[:1], 20) and "measured at step 0" in card._results(ROWS[:1], 20)
+    assert "None were measured" in card._results([], 20)
 
 
 def test_how_to_run_it(tmp_path: Path, workdir: str) -> None:

@@ -580,6 +580,16 @@ def test_who_refuses_an_adapter_is_said(bases: Any, tmp_path: Path, lora: LoraCo
     assert ("which vLLM and llama.cpp refuse: give them the merged model" in said) == refused
 
 
+def test_a_local_base_is_named_in_full(bases: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Elsewhere `models/base` would be taken for somebody's repository on the hub."""
+    run = Trained(bases(), UNEVEN)
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "base").symlink_to(run.base)
+    monkeypatch.chdir(tmp_path)
+    run.base = "models/base"
+    assert json_of(run.peft(tmp_path / "out"), "adapter_config.json")["base_model_name_or_path"] == f"{tmp_path}/models/base"
+
+
 @pytest.mark.parametrize("lora", [LoraConfig(full=True), LoraConfig(target_modules=(), modules_to_save=("embed_tokens",))])
 def test_a_run_without_an_adapter_has_no_adapter_to_export(bases: Any, tmp_path: Path, lora: LoraConfig) -> None:
     with pytest.raises(UsageError, match="no adapter .*--format=merged"):
@@ -672,7 +682,7 @@ def test_a_run_is_exported_in_both_forms(bases: Any, tmp_path: Path) -> None:
     assert f"{tmp_path}/merged" in export_run(workdir, f"{tmp_path}/merged", "merged")
     same_tensors(f"{tmp_path}/merged", run.merged(tmp_path / "expected"))
     said = export_run(workdir, f"{tmp_path}/peft", "peft")
-    assert run.base in said and "embed_tokens, lm_head as modules_to_save, which vLLM and llama.cpp refuse" in said
+    assert run.base in said and "embed_tokens and lm_head trained in full (modules_to_save), which vLLM and llama.cpp refuse" in said
     same_tensors(f"{tmp_path}/peft", run.peft(tmp_path / "expected adapter"))
     assert close(logits_of_directory(workdir), logits_of_directory(f"{tmp_path}/merged"))  # a run directory loads too
 
@@ -730,6 +740,24 @@ def test_a_run_without_a_checkpoint(bases: Any, tmp_path: Path) -> None:
 
 
 # --- other file systems
+
+
+def test_a_move_that_fails_leaves_nothing_on_an_object_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There a directory is moved file by file."""
+    memory, moved = fsspec.filesystem("memory"), []
+    original = type(memory).cp_file
+
+    def failing(self: Any, source: str, target: str, **kwargs: Any) -> None:
+        moved.append(target)
+        if len(moved) == 2:
+            raise OSError("the connection broke")
+        original(self, source, target, **kwargs)
+
+    monkeypatch.setattr(type(memory), "cp_file", failing)
+    with pytest.raises(OSError, match="the connection broke"), files.new_directory("memory://test_move/out") as temporary:
+        for name in ("a", "b", "c"):
+            files.write_text(f"{temporary}/{name}", name)
+    assert len(moved) == 2 and not memory.find("/test_move")
 
 
 def test_on_memory(bases: Any, tmp_path: Path) -> None:

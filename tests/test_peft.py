@@ -93,6 +93,18 @@ def test_another_adapter_is_refused(tmp_path: Path, lora: LoraConfig, change: di
         read_adapter(str(tmp_path), lora, ModelConfig.from_hf(reference.config.to_dict()))
 
 
+@pytest.mark.filterwarnings("ignore")  # PEFT warns of just this
+def test_a_head_trained_apart_from_the_embeddings_it_is_tied_to_is_refused(tmp_path: Path) -> None:
+    model = tiny.hf_model(tiny.hf_config(tie_word_embeddings=True))
+    config = peft.LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=list(EMBEDDINGS))
+    adapted = peft.get_peft_model(model, config)
+    adapted.base_model.model.lm_head.modules_to_save.default.weight.data += 0.1
+    adapted.save_pretrained(tmp_path)
+    lora = LoraConfig(rank=4, target_modules=("q_proj",), modules_to_save=("embed_tokens",))
+    with pytest.raises(UsageError, match="its lm_head was trained apart from the embeddings"):
+        read_adapter(str(tmp_path), lora, ModelConfig.from_hf(model.config.to_dict()))
+
+
 def test_tables_of_another_vocabulary_are_refused(tmp_path: Path) -> None:
     """Padded to the mesh they would pass for this base's, with zeros for its new rows."""
     lora = LoraConfig(rank=4, modules_to_save=EMBEDDINGS)

@@ -6,6 +6,7 @@ import json
 import struct
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from fsspec.implementations.memory import MemoryFile
 
 from alif_jax import UsageError
 from alif_jax.safetensors import Checkpoint, Tensor, read_header, write, write_sharded
@@ -75,12 +77,28 @@ def test_partial_rows(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with Checkpoint(directory) as checkpoint:
         for rows in (slice(None), slice(0, 4), slice(3, 7), slice(9, 10), slice(6, None), slice(5, 5), slice(-2, None)):
             assert np.array_equal(checkpoint.read("x", rows), values[rows])
-        [file] = checkpoint._files.values()
-        assert not isinstance(file, np.memmap)
-        read = Mock(side_effect=file.read)
-        monkeypatch.setattr(file, "read", read)
+        read = Mock(side_effect=checkpoint._bytes)
+        monkeypatch.setattr(checkpoint, "_bytes", read)
         checkpoint.read("x", slice(2, 4))
-        read.assert_called_once_with(2 * 12 * NUMPY[dtype].itemsize)  # nothing but these rows leaves the disk
+        row = 12 * NUMPY[dtype].itemsize
+        read.assert_called_once_with(f"{directory}/model.safetensors", checkpoint.entries["x"].begin + 2 * row, 2 * row)
+
+
+def test_two_threads_read_a_remote_file_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each gets its own tensor, however long a read takes: no position in an open file is shared."""
+    directory, rng = "memory://test_safetensors/threads", np.random.default_rng(0)
+    tensors = {f"t{i}": rng.standard_normal((8, 4)).astype(np.float32) for i in range(32)}
+    write(f"{directory}/model.safetensors", lazily(tensors))
+    original = MemoryFile.read
+
+    def slowly(self: MemoryFile, size: int = -1) -> bytes:
+        time.sleep(1e-3)
+        return original(self, size)
+
+    monkeypatch.setattr(MemoryFile, "read", slowly)
+    with Checkpoint(directory) as checkpoint, ThreadPoolExecutor(4) as pool:
+        for name, values in zip(tensors, pool.map(checkpoint.read, tensors), strict=True):
+            assert np.array_equal(values, tensors[name])
 
 
 def test_on_memory() -> None:

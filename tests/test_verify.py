@@ -198,8 +198,12 @@ def test_other_template_tokens_and_stops(sound: tuple[str, str], tmp_path: Path)
 
 def test_what_cannot_be_loaded_is_one_line(sound: tuple[str, str], tmp_path: Path) -> None:
     export = damaged(sound, tmp_path, "merged")
+    change_json(export / "config.json", hidden_size=48)
+    assert "it cannot be loaded: " in refused(sound, export, "merged")
+    (export / "tokenizer.json").write_text("{}")
+    assert "its tokenizer cannot be loaded: " in refused(sound, export, "merged")
     (export / "model.safetensors").write_bytes(b"")
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match="not a safetensors file"):
         check(export, sound[0], "merged")
 
 
