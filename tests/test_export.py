@@ -679,9 +679,9 @@ def make_run(workdir: Path, run: Trained, *, random_init: bool = False) -> str:
 def test_a_run_is_exported_in_both_forms(bases: Any, tmp_path: Path) -> None:
     run = Trained(bases(), WITH_EMBEDDINGS)
     workdir = make_run(tmp_path / "run", run)
-    assert f"{tmp_path}/merged" in export_run(workdir, f"{tmp_path}/merged", "merged")
+    assert f"{tmp_path}/merged" in export_run(workdir, f"{tmp_path}/merged", "merged", verify=False)
     same_tensors(f"{tmp_path}/merged", run.merged(tmp_path / "expected"))
-    said = export_run(workdir, f"{tmp_path}/peft", "peft")
+    said = export_run(workdir, f"{tmp_path}/peft", "peft", verify=False)
     refused = "embed_tokens and lm_head trained in full (modules_to_save), which vLLM and llama.cpp refuse"
     assert run.base in said and refused in said
     same_tensors(f"{tmp_path}/peft", run.peft(tmp_path / "expected adapter"))
