@@ -15,6 +15,7 @@ from orbax.checkpoint import v1 as ocp
 from alif_jax import UsageError
 from alif_jax.files import absolute, exists, join
 
+CHUNK = 2**27  # bytes: a table trained on one device were one chunk of 2 GB else, to read which takes as much again
 State = dict[str, dict[str, Any]]  # {"trainable": {name: array}, "optimizer": {name: array}}
 
 
@@ -35,8 +36,9 @@ def open_checkpointer(workdir: str, *, save_total_limit: int) -> ocp.training.Ch
     policies = ocp.training.preservation_policies
     best = policies.BestN(get_metric_fn=_goodness, n=1, keep_checkpoints_without_metrics=False)
     keep = policies.AnyPreservationPolicy([policies.LatestN(save_total_limit or None), best])
-    directory = epath.Path(absolute(checkpoint_directory(workdir)))
-    return ocp.training.Checkpointer(directory, preservation_policy=keep, cleanup_tmp_directories=True)
+    directory, context = epath.Path(absolute(checkpoint_directory(workdir))), ocp.Context()
+    context.array.saving.storage_options.chunk_byte_size = CHUNK
+    return ocp.training.Checkpointer(directory, preservation_policy=keep, cleanup_tmp_directories=True, context=context)
 
 
 def _goodness(metrics: Mapping[str, Any]) -> float:
