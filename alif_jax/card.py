@@ -202,7 +202,7 @@ def _with_peft(run: Run) -> str:
     said = f"With PEFT:\n\n```python\n{ask}\n```"
     if run.is_local:
         said += "\n\nadapter_config.json names the base by its full path on the machine that made it; elsewhere, or after a move, "
-        said += "set base_model_name_or_path to where it is" + (" (`base/` beside it)." if run.brings_base else " (`BASE` below).")
+        said += "set base_model_name_or_path to where it is" + (" (`base/` beside it)." if run.brings_base else ".")
     return said
 
 
@@ -221,7 +221,9 @@ def _adapter_with_vllm(run: Run) -> str:
     base = "PATH/base" if run.brings_base else hub_base(run) or "BASE"
     serve = f"vllm serve {base} --enable-lora --max-lora-rank={rank} --lora-modules tuned=PATH"
     serve += " --chat-template=PATH/chat_template.jinja" if run.tokenizer.template is not None else ""
-    return f"With vLLM, which refuses a rank above its limit:\n\n```bash\npip install vllm\n{serve}\n{_curl('tuned', run)}\n```"
+    where = ", `BASE` being its base's directory" if base == "BASE" else ""
+    commands = f"pip install vllm\n{serve}\n{_curl('tuned', run)}"
+    return f"With vLLM, which refuses a rank above its limit{where}:\n\n```bash\n{commands}\n```"
 
 
 # --- data, recipe, results
