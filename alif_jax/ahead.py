@@ -28,7 +28,7 @@ from alif_jax.model_config import ModelConfig
 from alif_jax.optim import optimizer
 from alif_jax.run import TrainConfig, build_model
 from alif_jax.sharding import check_length, check_rows, put_batch, replicated, spec_of
-from alif_jax.step import compile_step, placed
+from alif_jax.step import compile_step, state_shapes
 
 STEPS = 1_000_000  # of the learning rate's schedule: only a constant in the program
 BATCH = {"tokens": jnp.int32, "targets": jnp.int32, "segment_ids": jnp.int32, "positions": jnp.int32, "loss_mask": jnp.float32}
@@ -107,11 +107,7 @@ def step_shapes(config: TrainConfig, model_config: ModelConfig, mesh: Mesh) -> S
     check_length(mesh, config.data.sequence_length)
     check_heads(model_config, mesh)
     model, tx = build_model(config, model_config), optimizer(config.optim, STEPS)
-    trainable, _, of_state = placed(model, tx, mesh)
-    opt_state = jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        jax.eval_shape(tx.init, trainable), of_state,
-    )  # fmt: skip
+    trainable, opt_state = state_shapes(model, tx, mesh)
     shape = (config.gradient_accumulation_steps, rows, config.data.sequence_length)
     sharding = NamedSharding(mesh, spec_of((None, "batch", "length")))
     key = jax.eval_shape(lambda: jax.random.key(0))

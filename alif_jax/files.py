@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from typing import IO, Any
 
 import fsspec
-from fsspec.implementations.local import LocalFileSystem
 
 from alif_jax import UsageError
 
@@ -26,12 +25,6 @@ def open_file(path: str, mode: str = "rb") -> IO[Any]:
 
 def join(directory: str, *names: str) -> str:
     return posixpath.join(directory, *names)
-
-
-def local_path(path: str) -> str | None:
-    """Where a file of this machine lies; None for one that is elsewhere (`gs://…`, `memory://…`)."""
-    filesystem, local = fsspec.core.url_to_fs(path)
-    return local if isinstance(filesystem, LocalFileSystem) else None
 
 
 def exists(path: str) -> bool:
@@ -89,10 +82,9 @@ def new_directory(output: str) -> Iterator[str]:
 
 def check_space(directory: str, needed: int) -> None:
     """Raises UsageError where fewer bytes are free on the disk of a local directory; object stores are not asked."""
-    local = local_path(directory)
-    if local is None:
+    if not is_local(directory):
         return
-    free = shutil.disk_usage(local).free
+    free = shutil.disk_usage(absolute(directory)).free
     if needed > free:
         raise UsageError(
             f"{directory}: {needed / 1e6:,.1f} MB are needed and {free / 1e6:,.1f} MB are free on this disk; make room, or give "

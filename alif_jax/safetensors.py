@@ -22,7 +22,7 @@ import ml_dtypes
 import numpy as np
 
 from alif_jax import UsageError
-from alif_jax.files import exists, join, local_path, open_file, read_json
+from alif_jax.files import absolute, exists, is_local, join, open_file, read_json
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "F32": np.dtype(np.float32),
@@ -99,12 +99,11 @@ class Checkpoint:
 
     def _bytes(self, path: str, begin: int, count: int) -> bytes | np.ndarray:
         """Several threads may ask at once."""
-        local = local_path(path)
-        if local is None:
+        if not is_local(path):
             filesystem, name = fsspec.core.url_to_fs(path)
             return filesystem.cat_file(name, start=begin, end=begin + count) if count else b""
         if path not in self._files:
-            self._files[path] = np.memmap(local, np.uint8, "r")
+            self._files[path] = np.memmap(absolute(path), np.uint8, "r")
         file = self._files[path]
         page = begin - begin % mmap.PAGESIZE
         if count:

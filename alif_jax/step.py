@@ -136,15 +136,23 @@ def state_tree(trainable: Mapping[str, Any], opt_state: optax.OptState) -> State
     return {"trainable": dict(trainable), "optimizer": named_leaves(opt_state)}
 
 
-def restore_state(
-    workdir: str, step: int, model: Skeleton, tx: optax.GradientTransformation, mesh: Mesh
-) -> tuple[Params, optax.OptState]:
-    """The saved state, straight onto this run's mesh; nothing is made to be overwritten."""
+def state_shapes(
+    model: Skeleton, tx: optax.GradientTransformation, mesh: Mesh
+) -> tuple[dict[str, jax.ShapeDtypeStruct], optax.OptState]:
+    """Trainable parameters and optimizer state as abstract arrays on the mesh."""
     trainable, _, of_state = placed(model, tx, mesh)
     opt_state = jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         jax.eval_shape(tx.init, trainable), of_state,
     )  # fmt: skip
+    return trainable, opt_state
+
+
+def restore_state(
+    workdir: str, step: int, model: Skeleton, tx: optax.GradientTransformation, mesh: Mesh
+) -> tuple[Params, optax.OptState]:
+    """The saved state, straight onto this run's mesh; nothing is made to be overwritten."""
+    trainable, opt_state = state_shapes(model, tx, mesh)
     restored = restore(workdir, step, state_tree(trainable, opt_state))
     leaves = [restored["optimizer"][name] for name in named_leaves(opt_state)]
     return restored["trainable"], jax.tree.unflatten(jax.tree.structure(opt_state), leaves)
