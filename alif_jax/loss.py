@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, Int
 from alif_jax.sharding import MESH_AXIS, Axes, spec_of
 
 Params = dict[str, Array]
+OfChunk = Callable[[Params, Array, Array], tuple[Array, Array]]
 ROWS = (*MESH_AXIS["batch"], *MESH_AXIS["length"])  # mesh axes that split tokens; `tensor` stays with the compiler
 SPLIT = MESH_AXIS["embed"]  # mesh axes that split the head's D
 
@@ -112,23 +113,32 @@ def _forward(static: _Static, trained: Params, frozen: Params, hidden_BLD: Array
     return losses_BL, of_hidden_BLD
 
 
-def _loss_and_lse(static: _Static, params: Params, hidden_BLD: Array, targets_BL: Array) -> tuple[Array, Array]:
+def _by_chunks(static: _Static, params: Params, hidden_BLD: Array, targets_BL: Array, one: OfChunk) -> tuple[Array, Array]:
+    """`one` of every device's tokens, a chunk at a time: head, hidden [C, D], targets [C] → [C] and [C] or [C, D]."""
+
     def local(params: Params, hidden_BLD: Array, targets_BL: Array) -> tuple[Array, Array]:
         whole = static.gathered(params, hidden_BLD.dtype)
         T, C = targets_BL.size, min(static.chunk, targets_BL.size)
-
-        def one(_: None, part: tuple[Array, Array]) -> tuple[None, tuple[Array, Array]]:
-            hidden_CD, targets_C = part
-            logits_CV = static.project(whole, hidden_CD)
-            lse_C = jax.nn.logsumexp(logits_CV, axis=-1)
-            return None, (lse_C - jnp.take_along_axis(logits_CV, targets_C[:, None], axis=-1)[:, 0], lse_C)
-
         parts = _chunks(hidden_BLD.reshape(T, -1), T, C), _chunks(targets_BL.reshape(T), T, C)
-        _, (losses_nC, lse_nC) = jax.lax.scan(one, None, parts)
-        return _whole(losses_nC, targets_BL.shape), _whole(lse_nC, targets_BL.shape)
+        _, (first_nC, second_nC) = jax.lax.scan(lambda _, part: (None, one(whole, *part)), None, parts)
+        like = hidden_BLD if second_nC.ndim == 3 else targets_BL
+        return _whole(first_nC, targets_BL.shape), _whole(second_nC, like.shape)
 
     inputs = (static.specs(params), ROW_SPEC, ROW_SPEC)
     return static.on_devices(local, inputs, (ROW_SPEC, ROW_SPEC))(params, hidden_BLD, targets_BL)
+
+
+def _loss_and_lse(static: _Static, params: Params, hidden_BLD: Array, targets_BL: Array) -> tuple[Array, Array]:
+    def one(whole: Params, hidden_CD: Array, targets_C: Array) -> tuple[Array, Array]:
+        return _of_targets(static.project(whole, hidden_CD), targets_C)
+
+    return _by_chunks(static, params, hidden_BLD, targets_BL, one)
+
+
+def _of_targets(logits_CV: Array, targets_C: Array) -> tuple[Array, Array]:
+    """Loss and log Σ exp(logits) of each target."""
+    lse_C = jax.nn.logsumexp(logits_CV, axis=-1)
+    return lse_C - jnp.take_along_axis(logits_CV, targets_C[:, None], axis=-1)[:, 0], lse_C
 
 
 def _of_logits(logits_CV: Array, lse_C: Array, targets_C: Array) -> Array:
@@ -139,23 +149,12 @@ def _of_logits(logits_CV: Array, lse_C: Array, targets_C: Array) -> Array:
 def _loss_and_gradient(static: _Static, params: Params, hidden_BLD: Array, targets_BL: Array) -> tuple[Array, Array]:
     """Of each token: its loss, and the gradient of that by its hidden state."""
 
-    def local(params: Params, hidden_BLD: Array, targets_BL: Array) -> tuple[Array, Array]:
-        whole = static.gathered(params, hidden_BLD.dtype)
-        T, C = targets_BL.size, min(static.chunk, targets_BL.size)
+    def one(whole: Params, hidden_CD: Array, targets_C: Array) -> tuple[Array, Array]:
+        logits_CV, pull = jax.vjp(lambda h: static.project(whole, h), hidden_CD)
+        losses_C, lse_C = _of_targets(logits_CV, targets_C)
+        return losses_C, pull(_of_logits(logits_CV, lse_C, targets_C))[0]
 
-        def one(_: None, part: tuple[Array, Array]) -> tuple[None, tuple[Array, Array]]:
-            hidden_CD, targets_C = part
-            logits_CV, pull = jax.vjp(lambda h: static.project(whole, h), hidden_CD)
-            lse_C = jax.nn.logsumexp(logits_CV, axis=-1)
-            losses_C = lse_C - jnp.take_along_axis(logits_CV, targets_C[:, None], axis=-1)[:, 0]
-            return None, (losses_C, pull(_of_logits(logits_CV, lse_C, targets_C))[0])
-
-        parts = _chunks(hidden_BLD.reshape(T, -1), T, C), _chunks(targets_BL.reshape(T), T, C)
-        _, (losses_nC, of_hidden_nCD) = jax.lax.scan(one, None, parts)
-        return _whole(losses_nC, targets_BL.shape), _whole(of_hidden_nCD, hidden_BLD.shape)
-
-    inputs = (static.specs(params), ROW_SPEC, ROW_SPEC)
-    return static.on_devices(local, inputs, (ROW_SPEC, ROW_SPEC))(params, hidden_BLD, targets_BL)
+    return _by_chunks(static, params, hidden_BLD, targets_BL, one)
 
 
 def _backward(static: _Static, saved: Any, gradient_BL: Array) -> tuple[Params, None, Array, None]:
