@@ -37,9 +37,11 @@ CORE = [
 ]
 DATA = [
     "httpx2>=2.12,<3",
-    "openai>=3.50,<4",
+    "openai[aiohttp]>=3.50,<4",
+    "orjson>=3.11,<4",
     "rapidfuzz>=3.14,<4",
     "regex>=2025.10.22",
+    "rich>=14,<16",
 ]
 VERIFY = [
     "torch==2.13.0",

@@ -29,7 +29,8 @@ LICENSE_TEXTS = {
     "LLAMA 3.3 COMMUNITY": "llama3.3", "META LLAMA 3 COMMUNITY": "llama3", "LLAMA 2 COMMUNITY": "llama2",
 }  # fmt: skip
 LICENSE_FILE = re.compile(r"(LICEN[CS]E|NOTICE).*")
-TERMS = ("license", "licence", "terms", "teacher_terms")  # keys of a manifest's config that say what its data may be used for
+TERMS = ("license", "licence", "terms")  # keys of a manifest's config that say what its data may be used for
+URL = re.compile(r"<?(https?://[^\s<>]*[^\s<>.,;:!?)\]'\"])>?")
 VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that --max-lora-rank takes
 RELATIONS = {"merged": "finetune", "peft": "adapter"}
 
@@ -269,12 +270,20 @@ def _source_said(source: Mapping[str, Any]) -> str:
     if teacher.get("base_url") == "offline":
         parts.append("written by grammars and word lists, not by a language model")
     elif teacher.get("model"):
-        terms = next((str(where[key]) for where in (teacher, config) for key in TERMS if where.get(key)), "")
+        terms = _with_links(str(teacher.get("terms") or ""))
         parts.append(f"teacher: {teacher['model']}, terms: {terms or 'not recorded; those of its provider hold'}")
-    elif terms := next((str(config[key]) for key in TERMS if config.get(key)), ""):
-        parts.append(f"terms: {terms}")
+    if terms := next((str(config[key]) for key in TERMS if config.get(key)), ""):
+        parts.append(f"terms of the data: {_with_links(terms)}")
     parts.append(f"manifest SHA-256 `{source['sha256']}`")
     return f"- `{source['name']}`: " + "; ".join(parts)
+
+
+def _with_links(text: str) -> str:
+    """One line, its addresses in angle brackets: without them Markdown takes a semicolon behind one for a part of it.
+
+    "https://x.org/terms: no competing models" → "<https://x.org/terms>: no competing models".
+    """
+    return URL.sub(r"<\1>", " ".join(text.split()))
 
 
 def _recipe(config: Mapping[str, Any], workdir: str, step: int) -> str:

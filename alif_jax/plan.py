@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import math
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,15 +106,22 @@ def as_json(plan: Plan) -> dict[str, Any]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(plan).items()}
 
 
-def total(plans: list[Plan]) -> dict[str, Any]:
-    """One recipe of several runs: fits where all do; hours and money added, null where one is unknown."""
+def total(plans: list[Plan], data: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """One recipe of several runs: fits where all do; hours and money added, null where one is unknown.
+
+    data: what making the data takes besides, its "cost_usd" for the low end and "worst_cost_usd" for the high one; hours are the
+    runs' alone.
+    """
 
     def add(key: str) -> list[float] | None:
         ranges = [getattr(plan, key) for plan in plans]
+        if data is not None and key != "hours":
+            ranges.append(None if data["cost_usd"] is None else (data["cost_usd"], data["worst_cost_usd"]))
         return None if None in ranges else [math.fsum(r[end] for r in ranges) for end in (0, 1)]
 
     sums = {key: add(key) for key in ("hours", "cost_usd", "cost_usd_spot")}
-    return {"fits": all(plan.fits for plan in plans), **sums, "runs": [as_json(plan) for plan in plans]}
+    also = {} if data is None else {"data": dict(data)}
+    return {"fits": all(plan.fits for plan in plans), **sums, **also, "runs": [as_json(plan) for plan in plans]}
 
 
 def make_plan(

@@ -1,6 +1,9 @@
 """A plan as people read it: what a run needs, takes and costs."""
 
-from alif_jax.plan import Plan, Range
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from alif_jax.plan import Plan, total
 
 NAMES = {
     "weights": "frozen weights", "trainables": "trained weights", "optimizer": "optimizer",
@@ -80,25 +83,26 @@ def costs(plan: Plan) -> list[str]:
     return [f"{'costs' if at == 0 else '':12}{line}" for at, line in enumerate([*lines, source])]
 
 
-def report(plans: list[Plan]) -> str:
-    """All plans of a recipe, and their total where there are several."""
-    return "\n\n".join([*map(as_text, plans), *([totals(plans)] if len(plans) > 1 else [])])
+def report(plans: list[Plan], data: Mapping[str, Any] | None = None, data_lines: Sequence[str] = ()) -> str:
+    """All plans of a recipe, and their total where there are several; `data` as of plan.total, `data_lines` what is said of it."""
+    blocks = [*map(as_text, plans), *([totals(plans, data)] if len(plans) > 1 or data else [])]
+    if data_lines:
+        blocks.insert(0, "\n".join([f"data        {data_lines[0]}", *(f"  {line}" for line in data_lines[1:])]))
+    return "\n\n".join(blocks)
 
 
-def totals(plans: list[Plan]) -> str:
-    """One line under several plans."""
-    hours, money = ([getattr(plan, key) for plan in plans] for key in ("hours", "cost_usd"))
-    said = [f"total       {len(plans)} runs"]
-    said.append("hours unknown" if None in hours else f"{between(added(hours))} hours")
-    said.append("cost unknown" if None in money else f"${between(added(money))}")
-    return ", ".join(said)
+def totals(plans: list[Plan], data: Mapping[str, Any] | None = None) -> str:
+    """One line under several plans; with data a second one."""
+    sums, runs = total(plans, data), "1 run" if len(plans) == 1 else f"{len(plans)} runs"
+    hours, money = sums["hours"], sums["cost_usd"]
+    said = [f"total       {'the data and ' if data else ''}{runs}"]
+    said.append("hours unknown" if hours is None else f"{between(hours)} hours{' of training' if data else ''}")
+    said.append("cost unknown" if money is None else f"${between(money)}")
+    ends = "\n            the data's expected cost in the low end, its worst case in the high one"
+    return ", ".join(said) + (ends if data and money else "")
 
 
-def added(ranges: list[Range]) -> Range:
-    return sum(low for low, _ in ranges), sum(high for _, high in ranges)
-
-
-def between(pair: Range) -> str:
+def between(pair: Sequence[float]) -> str:
     """(3.96, 5.21) → "4.0 to 5.2"; one number where both are the same."""
     low, high = (f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2g}" for value in pair)
     return low if low == high else f"{low} to {high}"

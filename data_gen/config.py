@@ -3,8 +3,8 @@
 from dataclasses import asdict, dataclass, field
 
 from data_gen import UsageError
+from data_gen.endpoint import TeacherConfig
 from data_gen.filters import SCRIPT_OF_LANGUAGE
-from data_gen.teacher import OFFLINE, TeacherConfig, check_base_url
 
 
 @dataclass(kw_only=True)
@@ -32,7 +32,7 @@ class SelfInstructConfig:
     seeds_per_prompt: int = 4
     pool_per_prompt: int = 2
     rouge_threshold: float = 0.7
-    pool_lag: int = 32  # a request may not see items younger than this many requests; ≥ teacher.max_in_flight
+    pool_lag: int | None = None  # a request may not see items younger than this many requests; none: 4 × teacher.max_in_flight
     min_acceptance: float = 0.02  # the run stops when less than this share of the last items was accepted
     temperature: float | None = 1.0  # none: not sent
     max_tokens: int = 8192  # of a reply, a reasoning model's thoughts included
@@ -41,7 +41,6 @@ class SelfInstructConfig:
 
     def validate(self) -> None:
         """Raises UsageError naming the first field that makes no sense."""
-        teacher = self.teacher
         bounds: list[tuple[str, float, float, float]] = [
             ("heldout_share", self.heldout_share, 0, 0.5),
             ("rouge_threshold", self.rouge_threshold, 0, 1),
@@ -52,22 +51,22 @@ class SelfInstructConfig:
             ("seeds_per_prompt", self.seeds_per_prompt, 1, 100),
             ("pool_per_prompt", self.pool_per_prompt, 0, 100),
             ("shard_records", self.shard_records, 1, float("inf")),
-            ("teacher.max_attempts", teacher.max_attempts, 1, 100),
-            ("teacher.give_up_s", teacher.give_up_s, 0, float("inf")),
-            ("teacher.timeout_s", teacher.timeout_s, 0.001, float("inf")),
-            ("teacher.max_failures", teacher.max_failures, 1, 1000),
-            ("teacher.max_in_flight", teacher.max_in_flight, 1, self.pool_lag),
             *((f"targets.{name}", count, 0, float("inf")) for name, count in asdict(self.targets).items()),
         ]
         for name, value, low, high in bounds:
             if not low <= value <= high:
-                also = " (pool_lag: a request waits for the one that many before it)" if name.endswith("in_flight") else ""
-                raise UsageError(f"{name} is {value}; it must be between {low} and {high}{also}")
-        if teacher.base_url != OFFLINE:
-            check_base_url(teacher.base_url)
-        if teacher.max_tokens_field not in ("max_tokens", "max_completion_tokens"):
-            raise UsageError(f"teacher.max_tokens_field is {teacher.max_tokens_field!r}; max_tokens or max_completion_tokens")
+                raise UsageError(f"{name} is {value}; it must be between {low} and {high}")
+        self.teacher.validate()
+        self.check_lag(self.pool_lag)
         if self.language not in SCRIPT_OF_LANGUAGE:
             raise UsageError(f"language is {self.language!r}; there are {', '.join(SCRIPT_OF_LANGUAGE)}")
         if not any(asdict(self.targets).values()):
             raise UsageError("all targets are 0; set one, for example --config.targets.generation=50")
+
+    def check_lag(self, pool_lag: int | None) -> None:
+        """Raises UsageError for a lag, given here or when the work directory was begun, that is shorter than the window."""
+        if pool_lag is not None and pool_lag < self.teacher.max_in_flight:
+            raise UsageError(
+                f"teacher.max_in_flight is {self.teacher.max_in_flight} and pool_lag {pool_lag}: a request waits for the one that "
+                "many before it, so no more can be in flight. Lower max_in_flight; or give a larger pool_lag and another --workdir"
+            )

@@ -21,7 +21,7 @@ MIN_REPEAT_TOKENS, MAX_REPEATED_SHARE, MAX_SAME_WORD_RUN = 20, 0.5, 4
 
 _INTO_URDU = regex.compile(r"اردو (زبان )?میں|اردو ترجمہ|(in|into|to) Urdu", regex.IGNORECASE)
 _INTO_ENGLISH = regex.compile(r"(انگریزی|انگلش) (زبان )?میں|(انگریزی|انگلش) ترجمہ|(in|into|to) English", regex.IGNORECASE)
-_LABELS = regex.compile(r"\(([^()]*،[^()]*)\)")
+_BRACKETS = regex.compile(r"\(([^()]*)\)")
 _LETTER_OR_QUOTE = regex.compile(r"""[\p{L}\p{N}"'«“‘(]""")
 # Said by a chat model about itself; in no task is it an answer.
 _BOILER_PLATE = regex.compile(
@@ -55,7 +55,7 @@ def offered_labels(instruction: str) -> list[str]:
     """The labels that an instruction offers in its last round brackets: "... (مثبت، منفی)" → ["مثبت", "منفی"]; [] if
     none.
     """
-    found = _LABELS.findall(instruction)
+    found = [inside for inside in _BRACKETS.findall(instruction) if "،" in inside]
     return [label.strip() for label in found[-1].split("،")] if found else []
 
 

@@ -1,114 +1,295 @@
-"""The journal of one work directory: every request and every attempt to have it answered, in SQLite. It sends and
-parses nothing.
+"""The journal of one work directory: every request, every attempt to have it answered, every item that came of it, in
+SQLite. It sends and parses nothing.
 
-A request goes planned → done or failed. An attempt is committed before it is sent, and its outcome (the raw reply, or why
-there is none of use) in one commit. So a killed run continues from here: what is done is never asked again; an attempt
-without an outcome was in flight at a crash (perhaps answered and paid for, nobody can know) and is counted as ambiguous.
+A request is planned, then done or failed; an attempt is written before it is sent, and its outcome (raw reply, tokens,
+cost) before anything is made of it. Each of these is on disk before the next begins. So a killed run continues from here: what
+is done is never asked again; an attempt without an outcome was in flight at a crash (perhaps answered and paid for, nobody
+can know): it is counted as ambiguous, and as spent. Items can be made again from the raw replies at any time.
+
+Many requests share one commit: whoever needs one waits a few milliseconds for it (`committed`), because a disk flushes
+perhaps a hundred times a second and a teacher answers more often than that.
 """
 
+import asyncio
 import fcntl
 import hashlib
 import json
 import os
+import shutil
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from data_gen import UsageError
+from data_gen.limits import Price, Usage
 from data_gen.record import canonical_json
 
+_VERSION = 2
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS config (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS request (
-  idx INTEGER PRIMARY KEY, key TEXT NOT NULL, task TEXT NOT NULL, side TEXT NOT NULL, view INTEGER NOT NULL,
-  demos TEXT NOT NULL, body TEXT NOT NULL, status TEXT NOT NULL, planned_at REAL NOT NULL);
+  idx INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, about TEXT NOT NULL, body TEXT NOT NULL, status TEXT NOT NULL,
+  planned_at REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS attempt (
   idx INTEGER NOT NULL, number INTEGER NOT NULL, sent_at REAL NOT NULL, ended_at REAL, error TEXT, reply TEXT,
+  prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL, cost REAL,
+  batch INTEGER, PRIMARY KEY (idx, number));
+CREATE INDEX IF NOT EXISTS open_attempt ON attempt (batch) WHERE ended_at IS NULL;
+CREATE TABLE IF NOT EXISTS item (
+  idx INTEGER NOT NULL, number INTEGER NOT NULL, outcome TEXT NOT NULL, split TEXT NOT NULL, line TEXT NOT NULL,
   PRIMARY KEY (idx, number));
+CREATE TABLE IF NOT EXISTS batch (number INTEGER PRIMARY KEY, tag TEXT NOT NULL, id TEXT, ended_at REAL);
 """
 PLANNED, DONE, FAILED = "planned", "done", "failed"
+ACCEPTED = "accepted"
+COMMIT_S = 0.002  # how long a commit gathers writes
+ROOM_BYTES = 64 << 20  # free on the disk, or nothing more is sent: what is under way must find its place
+ROOM_BYTES_A_REQUEST = 1 << 18
+_PAGE = 500
 
 
 @dataclass(frozen=True)
 class Request:
-    """One request. `view` is the last request whose accepted items it knew; `body` is the exact text sent."""
+    """One request. `body` is the exact text sent; `about` what the recipe must know to accept its reply."""
 
     idx: int
     key: str
-    task: str
-    side: str
-    view: int
-    demos: tuple[str, ...]
+    about: dict[str, Any]
     body: str
     status: str = PLANNED
     reply: str | None = None  # raw, of a done request
 
 
-def request_key(body: str, endpoint: str) -> str:
-    """SHA-256 of the exact body and the endpoint: what was asked, of whom."""
-    return hashlib.sha256(f"{endpoint}\n{body}".encode()).hexdigest()
+@dataclass(frozen=True)
+class Attempt:
+    """An attempt on its way: its request, its number from 1, and the most it can cost (tokens; dollars where priced)."""
+
+    key: str
+    idx: int
+    number: int
+    worst: Usage
+    worst_cost: float | None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch that has not ended. `id` None: a crash came before the provider's answer; `tag` finds it there."""
+
+    number: int
+    tag: str
+    id: str | None
+    attempts: list[Attempt]
+
+
+def request_key(body: str, endpoint: str, sample: int = 0) -> str:
+    """SHA-256 of the exact body, the endpoint and how often the same was asked before: what was asked, of whom."""
+    return hashlib.sha256(f"{endpoint}\n{sample}\n{body}".encode()).hexdigest()
 
 
 class Journal:
-    """Open it with `open_journal`, which also takes the lock."""
+    """Open it with `open_journal`, which also takes the lock. Raises UsageError when the disk takes no more."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
+    def __init__(self, db: sqlite3.Connection, directory: str) -> None:
+        self._db, self._directory = db, directory
+        self._commit: asyncio.Future[None] | None = None
 
-    def requests(self) -> list[Request]:
-        """All requests in order; a done one with its raw reply. Raises UsageError when one is missing or there twice."""
-        rows = self._db.execute(
-            "SELECT r.idx, key, task, side, view, demos, body, status, reply FROM request r LEFT JOIN attempt a "
-            "ON r.status = 'done' AND a.idx = r.idx AND a.reply IS NOT NULL AND a.error IS NULL ORDER BY r.idx"
-        )
-        requests = [replace(Request(*row), demos=tuple(json.loads(row[5]))) for row in rows]
-        if [request.idx for request in requests] != list(range(len(requests))):
-            raise UsageError("journal.sqlite is damaged: its requests are not 0, 1, 2 …; give another --workdir")
-        return requests
+    # --- writing ------------------------------------------------------------------------------------------------------
 
-    def ambiguous(self) -> int:
-        """Attempts that were in flight when a process died. Meaningful before this process sends anything."""
-        return int(self._db.execute("SELECT count(*) FROM attempt WHERE ended_at IS NULL").fetchone()[0])
+    def _write(self, sql: str, values: tuple[Any, ...] = ()) -> sqlite3.Cursor:
+        with self._disk_errors():
+            return self._db.execute(sql, values)
 
-    def plan(self, request: Request) -> None:
-        with self._db:
-            self._db.execute(
-                "INSERT INTO request VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (request.idx, request.key, request.task, request.side, request.view, json.dumps(request.demos))
-                + (request.body, PLANNED, time.time()),
+    def commit(self) -> None:
+        """Everything written so far is on disk when this returns."""
+        with self._disk_errors():
+            self._db.commit()
+
+    async def committed(self) -> None:
+        """As `commit`, together with whoever else waits for one."""
+        loop = asyncio.get_running_loop()
+        if self._commit is None:
+            self._commit = loop.create_future()
+            loop.call_later(COMMIT_S, self._commit_for_all, self._commit)
+        await asyncio.shield(self._commit)  # one waiter that is cancelled does not cancel the commit
+
+    def _commit_for_all(self, waiting: asyncio.Future[None]) -> None:
+        self._commit = None
+        try:
+            self.commit()
+        except UsageError as error:
+            waiting.set_exception(error)
+            waiting.exception()  # there may be nobody left to hear it
+        else:
+            waiting.set_result(None)
+
+    @contextmanager
+    def _disk_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise UsageError(
+                f"{self._directory}/journal.sqlite cannot be written: {error}. What was committed before is whole; make room and "
+                "give the same command"
+            ) from error
+
+    def check_room(self, under_way: int) -> None:
+        """Raises UsageError while there is still room for the replies under way."""
+        free, needed = shutil.disk_usage(self._directory).free, ROOM_BYTES + under_way * ROOM_BYTES_A_REQUEST
+        if free < needed:
+            raise UsageError(
+                f"{self._directory} has {free >> 20} MiB left, {needed >> 20} are wanted for the replies under way and the data: "
+                "nothing more is sent. Make room and give the same command"
             )
 
-    def sent(self, idx: int) -> int:
-        """Notes that an attempt is about to be sent and returns its number, from 1."""
-        with self._db:
-            last = self._db.execute("SELECT coalesce(max(number), 0) FROM attempt WHERE idx = ?", (idx,)).fetchone()[0]
-            self._db.execute("INSERT INTO attempt (idx, number, sent_at) VALUES (?, ?, ?)", (idx, last + 1, time.time()))
-        return int(last) + 1
+    # --- requests -----------------------------------------------------------------------------------------------------
 
-    def answered(self, idx: int, number: int, reply: str) -> None:
-        """Keeps a raw reply that was found to be well-formed: the request is done."""
-        with self._db:
-            self._end(idx, number, None, reply)
-            self._db.execute("UPDATE request SET status = ? WHERE idx = ?", (DONE, idx))
+    def requests(self) -> Iterator[Request]:
+        """All requests in order; a done one with its raw reply. Raises UsageError when one is missing."""
+        idx = 0
+        while True:
+            rows = self._db.execute(
+                "SELECT r.idx, key, about, body, status, reply FROM request r LEFT JOIN attempt a "
+                "ON r.status = 'done' AND a.idx = r.idx AND a.reply IS NOT NULL AND a.error IS NULL "
+                "WHERE r.idx >= ? ORDER BY r.idx LIMIT ?",
+                (idx, _PAGE),
+            ).fetchall()
+            for row in rows:
+                if row[0] != idx:
+                    raise UsageError("journal.sqlite is damaged: its requests are not 0, 1, 2 …; give another --workdir")
+                yield Request(idx, row[1], json.loads(row[2]), *row[3:])
+                idx += 1
+            if not rows:
+                return
 
-    def refused(self, idx: int, number: int, error: str, reply: str | None = None) -> None:
-        """An attempt came to nothing (with the useless reply, if there was one): the request stays open."""
-        with self._db:
-            self._end(idx, number, error, reply)
-
-    def _end(self, idx: int, number: int, error: str | None, reply: str | None) -> None:
-        self._db.execute(
-            "UPDATE attempt SET ended_at = ?, error = ?, reply = ? WHERE idx = ? AND number = ?",
-            (time.time(), error, reply, idx, number),
-        )
+    def plan(self, idx: int, body: str, about: dict[str, Any], endpoint: str) -> Request:
+        """Notes a new request, whose number is the next one."""
+        sample = 0
+        while self._db.execute("SELECT 1 FROM request WHERE key = ?", (request_key(body, endpoint, sample),)).fetchone():
+            sample += 1
+        request = Request(idx, request_key(body, endpoint, sample), about, body)
+        row = (idx, request.key, canonical_json(about), body, PLANNED, time.time())
+        self._write("INSERT INTO request VALUES (?, ?, ?, ?, ?, ?)", row)
+        return request
 
     def set_status(self, idx: int, status: str) -> None:
         """FAILED: given up for good, the run goes on without its items. PLANNED: to be asked again after all."""
-        with self._db:
-            self._db.execute("UPDATE request SET status = ? WHERE idx = ?", (status, idx))
+        self._write("UPDATE request SET status = ? WHERE idx = ?", (status, idx))
+
+    # --- attempts -----------------------------------------------------------------------------------------------------
+
+    def sent(self, request: Request, worst: Usage, worst_cost: float | None, batch: int | None = None) -> Attempt:
+        """Notes that an attempt is about to be sent. Until its outcome is known it counts with its worst case."""
+        number = self._write(
+            "INSERT INTO attempt SELECT ?, coalesce(max(number), 0) + 1, ?, NULL, NULL, NULL, ?, ?, ?, ?, ? "
+            "FROM attempt WHERE idx = ? RETURNING number",
+            (request.idx, time.time(), worst.prompt, worst.completion, worst.cached, worst_cost, batch, request.idx),
+        ).fetchone()[0]
+        return Attempt(request.key, request.idx, number, worst, worst_cost)
+
+    def answered(self, attempt: Attempt, reply: str, usage: Usage, cost: float | None) -> None:
+        """Keeps a raw reply that was found to be well-formed: the request is done."""
+        self._end(attempt, None, reply, usage, cost)
+        self.set_status(attempt.idx, DONE)
+
+    def refused(self, attempt: Attempt, error: str, reply: str | None, usage: Usage, cost: float | None) -> None:
+        """An attempt came to nothing (with the useless reply, if there was one): the request stays open."""
+        self._end(attempt, error, reply, usage, cost)
+
+    def _end(self, attempt: Attempt, error: str | None, reply: str | None, usage: Usage, cost: float | None) -> None:
+        self._write(
+            "UPDATE attempt SET ended_at = ?, error = ?, reply = ?, prompt_tokens = ?, completion_tokens = ?, cached_tokens = ?, "
+            "cost = ? WHERE idx = ? AND number = ?",
+            (time.time(), error, reply, usage.prompt, usage.completion, usage.cached, cost, attempt.idx, attempt.number),
+        )
+
+    def ambiguous(self) -> int:
+        """Attempts that were in flight when a process died. Meaningful before this process sends anything."""
+        return int(self._db.execute("SELECT count(*) FROM attempt WHERE ended_at IS NULL AND batch IS NULL").fetchone()[0])
+
+    def retries(self) -> int:
+        """Attempts that came to nothing."""
+        return int(self._db.execute("SELECT count(*) FROM attempt WHERE error IS NOT NULL").fetchone()[0])
+
+    def spent(self, price: Price | None) -> tuple[Usage, float]:
+        """Tokens and dollars of all attempts but those in a batch that goes on; ambiguous ones with their worst case.
+
+        What was asked before a price was known costs what it would now.
+        """
+        usage, unpriced, cost = Usage(), Usage(), 0.0
+        for priced, *tokens, dollars in self._db.execute(
+            "SELECT cost IS NOT NULL, sum(prompt_tokens), sum(completion_tokens), sum(cached_tokens), sum(cost) FROM attempt "
+            "WHERE ended_at IS NOT NULL OR batch IS NULL GROUP BY 1"
+        ):
+            usage += Usage(*tokens)
+            unpriced += Usage() if priced else Usage(*tokens)
+            cost += dollars or 0.0
+        return usage, cost + (price.of(unpriced) if price else 0.0)
+
+    # --- batches ------------------------------------------------------------------------------------------------------
+
+    def begin_batch(self, tag: str) -> int:
+        """A batch is about to be made at the provider under this tag; its attempts name the number returned."""
+        return int(self._write("INSERT INTO batch (tag) VALUES (?) RETURNING number", (tag,)).fetchone()[0])
+
+    def name_batch(self, number: int, batch_id: str) -> None:
+        """The provider's name for it."""
+        self._write("UPDATE batch SET id = ? WHERE number = ?", (batch_id, number))
+
+    def end_batch(self, number: int) -> None:
+        """All its attempts have their outcome."""
+        self._write("UPDATE batch SET ended_at = ? WHERE number = ?", (time.time(), number))
+
+    def open_batches(self) -> list[Batch]:
+        """Batches that go on at the provider, or may: their results are still to be fetched."""
+        return [
+            Batch(number, tag, batch_id, [
+                Attempt(key, idx, nth, Usage(*tokens), cost)
+                for key, idx, nth, *tokens, cost in self._db.execute(
+                    "SELECT key, a.idx, number, prompt_tokens, completion_tokens, cached_tokens, cost "
+                    "FROM attempt a JOIN request r ON r.idx = a.idx WHERE batch = ? AND ended_at IS NULL ORDER BY a.idx",
+                    (number,),
+                )
+            ])
+            for number, tag, batch_id in self._db.execute("SELECT number, tag, id FROM batch WHERE ended_at IS NULL").fetchall()
+        ]  # fmt: skip
+
+    # --- items --------------------------------------------------------------------------------------------------------
+
+    def keep_items(self, idx: int, items: Iterable[tuple[str, str, str]]) -> None:
+        """(outcome, split, line of JSON) of each item in a request's reply; the outcome is "accepted" or the reason."""
+        with self._disk_errors():
+            rows = [(idx, number, *item) for number, item in enumerate(items)]
+            self._db.executemany("INSERT INTO item VALUES (?, ?, ?, ?, ?)", rows)
+
+    def forget_items(self) -> None:
+        """Before the raw replies are read again."""
+        self._write("DELETE FROM item")
+
+    def item(self, idx: int, number: int) -> str:
+        """The line of one item."""
+        return str(self._db.execute("SELECT line FROM item WHERE idx = ? AND number = ?", (idx, number)).fetchone()[0])
+
+    def accepted(self, split: str) -> Iterator[str]:
+        """The lines of a split's accepted items in order. Nothing may be written meanwhile."""
+        for (line,) in self._db.execute(
+            "SELECT line FROM item WHERE outcome = ? AND split = ? ORDER BY idx, number", (ACCEPTED, split)
+        ):
+            yield line
+
+    def rejected(self) -> Iterator[str]:
+        """The lines of all other items in order."""
+        for (line,) in self._db.execute("SELECT line FROM item WHERE outcome != ? ORDER BY idx, number", (ACCEPTED,)):
+            yield line
+
+    # --- the config that the directory was begun with -------------------------------------------------------------------
+
+    def stored(self, name: str) -> Any:
+        """A value of the config that this directory was begun with; None for a new one."""
+        row = self._db.execute("SELECT value FROM config WHERE name = ?", (name,)).fetchone()
+        return json.loads(row[0]) if row else None
 
     def check_config(self, identity: Mapping[str, Any], targets: Mapping[str, int]) -> None:
         """Keeps the config at the first call and compares later ones with it: what is asked must not change half-way.
@@ -120,29 +301,33 @@ class Journal:
         stored = {name: json.loads(value) for name, value in self._db.execute("SELECT name, value FROM config")}
         changed = [name for name in identity if name in stored and stored[name] != identity[name]]
         shrunk = any(count < stored.get(name, 0) for name, count in targets.items())
-        answered = self._db.execute("SELECT count(*) FROM request WHERE status = ?", (DONE,)).fetchone()[0]
-        if changed and answered:
+        begun = "status = ? OR idx IN (SELECT idx FROM attempt WHERE batch IS NOT NULL AND ended_at IS NULL)"
+        bound = self._db.execute(f"SELECT count(*) FROM request WHERE {begun}", (DONE,)).fetchone()[0]
+        if changed and bound:
             name = changed[0]
             raise UsageError(
                 f"this work directory was begun with {name}={stored[name]!r}, now it is {identity[name]!r}: set it back, "
                 "or give another --workdir"
             )
-        with self._db:
-            if shrunk:
-                self._db.execute("UPDATE request SET status = ? WHERE status != ?", (FAILED, DONE))
-            if (changed or shrunk) and not answered:
-                self._db.execute("DELETE FROM request")
-                self._db.execute("DELETE FROM attempt")
-                self._db.execute("DELETE FROM config")
-            rows = [(name, canonical_json(value)) for name, value in {**targets, **identity}.items()]
-            self._db.executemany("INSERT OR REPLACE INTO config VALUES (?, ?)", rows)
+        if shrunk:
+            self._write(f"UPDATE request SET status = ? WHERE NOT ({begun})", (FAILED, DONE))
+        if (changed or shrunk) and not bound:
+            for table in ("request", "attempt", "item", "config"):
+                self._write(f"DELETE FROM {table}")
+        for name, value in {**targets, **identity}.items():
+            self._write("INSERT OR REPLACE INTO config VALUES (?, ?)", (name, canonical_json(value)))
+        self.commit()
 
 
 def _prepare(db: sqlite3.Connection, workdir: str) -> None:
     try:
         db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")  # a commit survives a power cut; about 6,000 commits a second
+        db.execute("PRAGMA synchronous = FULL")  # a commit survives a power cut
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version != _VERSION and db.execute("SELECT 1 FROM sqlite_master WHERE name = 'request'").fetchone():
+            raise UsageError(f"{workdir}/journal.sqlite was made by another version of this program; give another --workdir")
         db.executescript(_SCHEMA)
+        db.execute(f"PRAGMA user_version = {_VERSION}")
     except sqlite3.DatabaseError as error:
         raise UsageError(f"{workdir}/journal.sqlite is not a journal: {error}; give another --workdir") from error
 
@@ -169,6 +354,6 @@ def open_journal(workdir: str) -> Iterator[Journal]:
         db = sqlite3.connect(os.path.join(workdir, "journal.sqlite"))
         try:
             _prepare(db, workdir)
-            yield Journal(db)
+            yield Journal(db, workdir)
         finally:
             db.close()

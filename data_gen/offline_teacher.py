@@ -2,107 +2,44 @@
 
 Not a language model. It stands in for one where no network is (quickstart, tests): it reads the task and the number of
 items from the prompt's first lines and writes such items by offline_grammar.py, some of them wrong at a seeded rate.
-Which ones are wrong stands in the truth file, which only tests and reports read.
+Which ones are wrong stands in the truth file, which only tests and reports read. It also has OpenAI's Batch API, and
+fails in many ways where it is told to.
 
-    python -m data_gen.offline_teacher --port 8001 --seed 0 --fault_rate 0.05 --truth_file truth.jsonl
+    python -m data_gen.offline_teacher --port 8001 --seed 0 --fault_rate 0.05 --truth_file truth.jsonl --faults=cut=0.1
 """
 
 import argparse
+import asyncio
 import hashlib
 import json
 import random
 import re
-import select
-import socket
-import socketserver
 import threading
-import time
-from dataclasses import dataclass, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
-from data_gen import UsageError
-from data_gen.offline_grammar import MAKERS, make_item, spoil
+from data_gen import UsageError, offline_faults
+from data_gen.offline_batches import BatchApi
+from data_gen.offline_grammar import MAKERS
+from data_gen.offline_http import HttpServer, Reply, Request, RequestError, json_reply
+from data_gen.offline_items import Sent, distort, tokens, write, write_items
 
 MODEL = "offline-teacher"
-BYTES_PER_TOKEN = 3  # of UTF-8: about 1.5 Urdu letters, what current tokenizers need
 MAX_ITEMS = 500  # in one reply
-MALFORMED_SHARE = DUPLICATE_SHARE = 0.2  # of the fault rate, on top of it
 _TASK = re.compile(r"\s*Task: (\w+)[ \t]*$", re.MULTILINE)
 _COUNT = re.compile(r"\bexactly (\d+) new items\b")
-
-
-@dataclass(frozen=True)
-class Sent:
-    """One item of a reply. `shape`: whole, duplicate (of an earlier one), malformed (no Output), cut (max_tokens)."""
-
-    block: str
-    task: str
-    instruction: str
-    output: str | None
-    fault: str | None
-    right: str | None
-    shape: str = "whole"
-
-
-class RequestError(Exception):
-    """A request that a real endpoint would refuse, with its HTTP status and the fields of the OpenAI error body."""
-
-    def __init__(self, status: int, message: str, code: str | None = None, kind: str = "invalid_request_error") -> None:
-        super().__init__(message)
-        self.status = status
-        self.body = {"error": {"message": message, "type": kind, "param": None, "code": code}}
-
-
-def _tokens(text: str) -> int:
-    return -(-len(text.encode()) // BYTES_PER_TOKEN)
-
-
-def write_items(task: str, count: int, rng: random.Random, fault_rate: float) -> list[Sent]:
-    """`count` items of `task`: about `fault_rate` of them wrong, a fifth as many malformed and as many sent twice."""
-    sent: list[Sent] = []
-    for _ in range(count):
-        if sent and rng.random() < DUPLICATE_SHARE * fault_rate:
-            sent.append(replace(rng.choice(sent), shape="duplicate"))
-            continue
-        item = make_item(task, rng)
-        head = f"###\nInstruction: {item.instruction}\nInput: {item.input or '<noinput>'}"
-        if rng.random() < MALFORMED_SHARE * fault_rate:
-            sent.append(Sent(head, task, item.instruction, None, None, item.right, "malformed"))
-            continue
-        fault, output = spoil(task, item, rng) if rng.random() < fault_rate else (None, item.output)
-        sent.append(Sent(f"{head}\nOutput: {output}", task, item.instruction, output, fault, item.right))
-    return sent
-
-
-def _cut(items: list[Sent], max_tokens: int | None) -> tuple[str, str, list[Sent]]:
-    """(text, finish_reason, items wholly or partly in the text) after at most `max_tokens` tokens."""
-    text = "\n".join(item.block for item in items)
-    if max_tokens is None or _tokens(text) <= max_tokens:
-        return text, "stop", items
-    text = text.encode()[: max_tokens * BYTES_PER_TOKEN].decode(errors="ignore")
-    kept: list[Sent] = []
-    start = 0
-    for item in items:
-        if start >= len(text):
-            break
-        start += len(item.block) + 1
-        kept.append(item if start - 1 <= len(text) else replace(item, shape="cut"))
-    return text, "length", kept
 
 
 def _prompt_of(request: dict[str, Any]) -> tuple[str, int]:
     """(text of the last user message, tokens of all messages)."""
     messages = request.get("messages")
-    if not isinstance(messages, list) or not all(
-        isinstance(m, dict) and isinstance(m.get("content"), str) for m in messages
-    ):
+    if not isinstance(messages, list) or not all(isinstance(m, dict) and isinstance(m.get("content"), str) for m in messages):
         raise RequestError(400, "'messages' must be a list of {role, content} with text content")
     users = [m["content"] for m in messages if m.get("role") == "user"]
     if not users:
         raise RequestError(400, "'messages' has no user message")
-    return users[-1], sum(_tokens(m["content"]) for m in messages)
+    return users[-1], sum(tokens(m["content"]) for m in messages)
 
 
 def _order_of(prompt: str) -> tuple[str, int]:
@@ -116,8 +53,22 @@ def _order_of(prompt: str) -> tuple[str, int]:
     return task[1], int(count[1])
 
 
-def complete(body: bytes, *, seed: int, fault_rate: float) -> tuple[dict[str, Any], list[Sent]]:
-    """(chat completion, items sent), a pure function of its arguments. RequestError for what an endpoint refuses."""
+def _wants_json(request: dict[str, Any]) -> bool:
+    """Whether the reply is to be JSON by a schema. Which one is not read: the reply's form is always the same."""
+    form = request.get("response_format") or {"type": "text"}
+    kind = form.get("type") if isinstance(form, dict) else None
+    if kind == "json_schema":
+        schema = form.get("json_schema")
+        if not isinstance(schema, dict) or not isinstance(schema.get("name"), str) or not isinstance(schema.get("schema"), dict):
+            raise RequestError(400, "'response_format.json_schema' must be an object with 'name' and 'schema'")
+        return True
+    if kind != "text":
+        raise RequestError(400, f"'response_format' is {form!r}; {MODEL} has the types 'text' and 'json_schema'")
+    return False
+
+
+def _parsed(body: bytes) -> tuple[dict[str, Any], int | None]:
+    """(request, its limit of tokens). RequestError for what is no request to this model."""
     try:
         request = json.loads(body)
     except ValueError as error:
@@ -132,66 +83,155 @@ def complete(body: bytes, *, seed: int, fault_rate: float) -> tuple[dict[str, An
     max_tokens = request.get("max_completion_tokens", request.get("max_tokens"))
     if max_tokens is not None and (not isinstance(max_tokens, int) or isinstance(max_tokens, bool) or max_tokens < 1):
         raise RequestError(400, f"'max_tokens' must be a whole number from 1 on, not {max_tokens!r}")
+    return request, max_tokens
+
+
+def complete(body: bytes, *, seed: int, fault_rate: float, fault: str | None = None) -> tuple[dict[str, Any], list[Sent]]:
+    """(chat completion, items sent), a pure function of its arguments. RequestError for what an endpoint refuses.
+
+    `fault` is one of offline_faults.CONTENT or None. A "huge" reply overruns max_tokens, in its usage it does not.
+    """
+    request, max_tokens = _parsed(body)
+    as_json = _wants_json(request)
     prompt, prompt_tokens = _prompt_of(request)
     task, count = _order_of(prompt)
     digest = hashlib.sha256(f"{seed}\n".encode() + body).hexdigest()
-    text, finish_reason, items = _cut(write_items(task, count, random.Random(digest), fault_rate), max_tokens)
-    message = {"role": "assistant", "content": text}
+    items = write_items(task, count, random.Random(digest), fault_rate)
+    if fault is not None:
+        items = distort(fault, items, random.Random(f"{digest} {fault}"))
+    written = write(
+        items,
+        as_json=as_json,
+        max_tokens=None if fault == "huge" else max_tokens,
+        stop_in=int(digest[:6], 16) % len(items) if fault == "length" else None,
+    )
+    used = tokens(written.text) if max_tokens is None else min(tokens(written.text), max_tokens)
+    message = {"role": "assistant", "content": written.text}
     completion = {
         "id": f"chatcmpl-{digest[:24]}",
         "object": "chat.completion",
         "created": 1_700_000_000 + int(digest[:6], 16),  # no clock: the same body gets the same reply, byte for byte
         "model": MODEL,
-        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason}],
-        "usage": {
-            "prompt_tokens": prompt_tokens,
-            "completion_tokens": _tokens(text),
-            "total_tokens": prompt_tokens + _tokens(text),
-        },
+        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": written.finish_reason}],
+        "usage": {"prompt_tokens": prompt_tokens, "completion_tokens": used, "total_tokens": prompt_tokens + used},
     }
-    return completion, items
+    return completion, written.items
 
 
-class Server(ThreadingHTTPServer):
+def drawn_latency(latency_s: float, spread: float, rng: random.Random) -> float:
+    """Seconds: `latency_s` in the middle, times e^x with x normal of width `spread` (0.5: two thirds within a factor of 1.65)."""
+    return latency_s * rng.lognormvariate(0.0, spread)
+
+
+class Server:
     """The running server. `base_url` is what an OpenAI client wants; `close()` or leaving a `with` block stops it."""
 
-    daemon_threads = True
-    request_queue_size = 128
-
     def __init__(
-        self, port: int, *, seed: int, fault_rate: float, latency_s: float, truth_file: str | None, api_key: str | None
+        self,
+        port: int,
+        *,
+        seed: int,
+        fault_rate: float,
+        latency_s: float,
+        latency_spread: float,
+        truth_file: str | None,
+        api_key: str | None,
+        faults: Mapping[str, float],
+        batch_s: float,
     ) -> None:
-        super().__init__(("127.0.0.1", port), _Handler)
-        self.base_url = f"http://127.0.0.1:{self.server_port}/v1"
-        self.seed, self.fault_rate, self.latency_s, self.api_key = seed, fault_rate, latency_s, api_key
+        self.seed, self.fault_rate, self.api_key, self.faults = seed, fault_rate, api_key, faults
+        self.latency_s, self.latency_spread = latency_s, latency_spread
+        self._random = random.Random()  # not seeded: whoever depends on timing is to be found out
+        self._failed: set[bytes] = set()  # hashes of bodies that had their one fault of the transport
+        self._batches = BatchApi(self._answer, self._expires, batch_s)
+        self._http = HttpServer(port, self._reply)
         self._truth = open(truth_file, "a", encoding="utf-8") if truth_file else None
-        self._truth_lock = threading.Lock()
-        self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-        self._thread.start()
-
-    def server_bind(self) -> None:
-        """As TCPServer: HTTPServer would look up the machine's name, seconds of waiting where no name server is."""
-        socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = "127.0.0.1", self.server_address[1]
+        self.server_port = self._http.server_port
+        self.base_url = f"http://127.0.0.1:{self.server_port}/v1"
+        self._http.start()
 
     def close(self) -> None:
-        self.shutdown()
-        self.server_close()
-        self._thread.join()
-        with self._truth_lock:
-            if self._truth is not None:
-                self._truth.close()
+        """Stops at once: whoever waits for a reply gets none. May be called twice."""
+        self._http.close()
+        if self._truth is not None:
+            self._truth.close()
 
     def __enter__(self) -> "Server":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def log_truth(self, body: bytes, items: list[Sent]) -> None:
-        """A line an item and one that the request was answered, in one write; a body asked again is logged again."""
+    async def _reply(self, request: Request) -> Reply | None:
+        """What goes back, or None when the client hung up while it waited: such a request counts as not answered."""
+        if self.api_key is not None and request.headers.get("authorization") != f"Bearer {self.api_key}":
+            raise RequestError(401, "incorrect or missing API key", "invalid_api_key")
+        if (request.method, request.path) == ("GET", "/v1/models"):
+            model = {"id": MODEL, "object": "model", "created": 0, "owned_by": "data_gen"}
+            return json_reply({"object": "list", "data": [model]})
+        if request.path.startswith(("/v1/files", "/v1/batches")):
+            return self._batches.handle(request)
+        if (request.method, request.path) != ("POST", "/v1/chat/completions"):
+            raise RequestError(404, f"unknown URL: {request.method} {request.path}", "unknown_url")
+        return await self._chat(request)
+
+    async def _chat(self, request: Request) -> Reply | None:
+        answer_at = asyncio.get_running_loop().time() + drawn_latency(self.latency_s, self.latency_spread, self._random)
+        fault = self._first_fault(request.body, offline_faults.TRANSPORT)
+        if fault is not None:
+            self._log(request.body, [], answered=False, fault=fault)
+            if refusal := offline_faults.refusal(fault):
+                return refusal
+            if fault == "hang":
+                await request.gone()
+                return None
+        completion, items = self._completion(request.body)
+        reply = json_reply(completion) if fault is None else offline_faults.damaged(fault, completion)
+        await asyncio.sleep(answer_at - asyncio.get_running_loop().time())
+        if request.is_gone():
+            return None
+        if fault is None:
+            self._log(request.body, items, answered=True, fault=self._content_fault(request.body))
+        return reply
+
+    def _fault(self, body: bytes) -> str | None:
+        return offline_faults.kind_of(self.faults, seed=self.seed, body=body)
+
+    def _content_fault(self, body: bytes) -> str | None:
+        fault = self._fault(body)
+        return fault if fault in offline_faults.CONTENT else None
+
+    def _first_fault(self, body: bytes, kinds: Mapping[str, str]) -> str | None:
+        """The body's fault if it is one of `kinds` and was not shown yet."""
+        fault = self._fault(body)
+        if fault not in kinds:
+            return None
+        digest = hashlib.sha256(body).digest()
+        known = digest in self._failed
+        self._failed.add(digest)
+        return None if known else fault
+
+    def _expires(self, body: bytes) -> bool:
+        expired = self._first_fault(body, offline_faults.BATCH) is not None
+        if expired:
+            self._log(body, [], answered=False, fault="expire")
+        return expired
+
+    def _completion(self, body: bytes) -> tuple[dict[str, Any], list[Sent]]:
+        return complete(body, seed=self.seed, fault_rate=self.fault_rate, fault=self._content_fault(body))
+
+    def _answer(self, body: bytes) -> dict[str, Any]:
+        """The completion of a batch's request."""
+        completion, items = self._completion(body)
+        self._log(body, items, answered=True, fault=self._content_fault(body))
+        return completion
+
+    def _log(self, body: bytes, items: list[Sent], *, answered: bool, fault: str | None) -> None:
+        """A line an item and one a request, whether it was answered and the fault of the whole reply, in one write; a body
+        asked again is logged again.
+        """
+        if self._truth is None:
+            return
         request = hashlib.sha256(body).hexdigest()
         lines: list[dict[str, Any]] = [
             {
@@ -200,70 +240,9 @@ class Server(ThreadingHTTPServer):
             }
             for number, item in enumerate(items)
         ]  # fmt: skip
-        lines.append({"request": request, "answered": True})
-        with self._truth_lock:
-            if self._truth is not None and not self._truth.closed:
-                self._truth.write("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-                self._truth.flush()
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Server
-    protocol_version = "HTTP/1.1"  # keeps the connection open between requests
-    disable_nagle_algorithm = True  # TCP_NODELAY
-    wbufsize = -1  # head and body leave in one packet
-
-    def do_GET(self) -> None:
-        self._answer(b"")
-
-    def do_POST(self) -> None:
-        self._answer(self.rfile.read(int(self.headers.get("Content-Length") or 0)))
-
-    def _answer(self, body: bytes) -> None:
-        try:
-            status, reply = 200, self._reply(body)
-        except RequestError as error:
-            status, reply = error.status, error.body
-        if reply is None:
-            self.close_connection = True
-            return
-        data = json.dumps(reply, ensure_ascii=False).encode()
-        try:
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json; charset=utf-8")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-            self.wfile.flush()
-        except ConnectionError:  # the client went away; a real endpoint does not care either
-            self.close_connection = True
-
-    def _reply(self, body: bytes) -> dict[str, Any] | None:
-        """The JSON to send, or None when the client hung up while it waited: such a request counts as not answered."""
-        key = self.server.api_key
-        if key is not None and self.headers.get("Authorization") != f"Bearer {key}":
-            raise RequestError(401, "incorrect or missing API key", "invalid_api_key")
-        path = self.path.partition("?")[0]
-        if (self.command, path) == ("GET", "/v1/models"):
-            return {"object": "list", "data": [{"id": MODEL, "object": "model", "created": 0, "owned_by": "data_gen"}]}
-        if (self.command, path) != ("POST", "/v1/chat/completions"):
-            raise RequestError(404, f"unknown URL: {self.command} {self.path}", "unknown_url")
-        completion, items = complete(body, seed=self.server.seed, fault_rate=self.server.fault_rate)
-        time.sleep(self.server.latency_s)
-        if self._hung_up():
-            return None
-        self.server.log_truth(body, items)
-        return completion
-
-    def _hung_up(self) -> bool:
-        readable, _, _ = select.select([self.connection], [], [], 0)
-        try:
-            return bool(readable) and self.connection.recv(1, socket.MSG_PEEK) == b""
-        except ConnectionError:
-            return True
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
-        """Silent: the truth file is the log."""
+        lines.append({"request": request, "answered": answered, "reply_fault": fault})
+        self._truth.write("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+        self._truth.flush()
 
 
 def serve(
@@ -272,18 +251,34 @@ def serve(
     seed: int,
     fault_rate: float,
     latency_s: float = 0.0,
+    latency_spread: float = 0.0,
     truth_file: str | None = None,
     api_key: str | None = None,
+    faults: str = "",
+    batch_s: float = 0.0,
 ) -> Server:
-    """Starts the server on 127.0.0.1 in a thread (port 0: a free one); `latency_s` is waited before each reply.
+    """Starts the server on 127.0.0.1 in a thread (port 0: a free one).
 
-    Raises UsageError for a rate that is no share or a port that is taken.
+    `latency_s` is waited before each reply, times e^x with x drawn from a normal distribution of width `latency_spread`;
+    `faults` are as offline_faults.read has them; a batch takes `batch_s` seconds.
+    Raises UsageError for a rate that is no share, a time that is none, unknown faults or a port that is taken.
     """
     if not 0 <= fault_rate <= 1:
         raise UsageError(f"fault_rate is {fault_rate}; it is a share of the items: give 0 to 1")
+    for name, value in (("latency_s", latency_s), ("latency_spread", latency_spread), ("batch_s", batch_s)):
+        if not 0 <= value < float("inf"):
+            raise UsageError(f"{name} is {value}; give a number from 0 on")
     try:
         return Server(
-            port, seed=seed, fault_rate=fault_rate, latency_s=latency_s, truth_file=truth_file, api_key=api_key
+            port,
+            seed=seed,
+            fault_rate=fault_rate,
+            latency_s=latency_s,
+            latency_spread=latency_spread,
+            truth_file=truth_file,
+            api_key=api_key,
+            faults=offline_faults.read(faults),
+            batch_s=batch_s,
         )
     except OSError as error:
         message = f"port {port} on 127.0.0.1 or truth file {truth_file}: {error.strerror}; choose another"
@@ -297,8 +292,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--fault_rate", type=float, default=0.0, help="share of the items that are wrong, 0 to 1")
     parser.add_argument("--latency_s", type=float, default=0.0, help="seconds to wait before each reply")
+    parser.add_argument("--latency_spread", type=float, default=0.0, help="width of the latency's log-normal distribution")
     parser.add_argument("--truth_file", help="JSONL; what is wrong with which item")
     parser.add_argument("--api_key", help="answer 401 without it")
+    parser.add_argument("--faults", default="", help=f"NAME=SHARE,… of the requests; names: {', '.join(offline_faults.KINDS)}")
+    parser.add_argument("--batch_s", type=float, default=0.0, help="seconds that a batch takes")
     flags = parser.parse_args()
     try:
         server = serve(**vars(flags))

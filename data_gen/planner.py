@@ -1,60 +1,87 @@
-"""The order in a self-instruct run: what request i asks, and how its reply is accepted. Nothing is sent or stored here.
+"""The self-instruct recipe for the engine: what request i asks, and which items of its reply are kept. Nothing is sent here.
 
-Determinism without barriers: requests are numbered, replies are *accepted in that order* whenever they arrive, and
-request i is a function of (seed, i, what requests up to its `view` gave), where view ≥ i − pool_lag. Speed, order of
-arrival and a kill do not change the data. Held-out by construction: a request belongs to one side, draws seeds and
-items of that side only, and its items inherit it, so nothing held out descends from a training seed.
+Request i is a function of (seed, i, what requests up to its `view` gave), where view = i − pool_lag: a constant, however many
+requests are in flight. Only when what is under way should reach the goals it waits for all of it, and view = i − 1. Held-out by
+construction: a request belongs to one side, draws seeds and items of that side only, and its items inherit it, so nothing held
+out descends from a training seed.
 """
 
+import json
 import random
 from collections import Counter, deque
-from dataclasses import asdict, dataclass, field, replace
-from itertools import zip_longest
-from typing import Any, TextIO
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from data_gen import UsageError
 from data_gen.config import SelfInstructConfig
 from data_gen.dedup import RougePool
 from data_gen.filters import reject_reason
-from data_gen.journal import Request, request_key
-from data_gen.prompt import Task, build_messages, parse_reply
+from data_gen.journal import ACCEPTED, Journal, Request
+from data_gen.prompt import Task, build_messages, parse_reply, response_format
 from data_gen.record import Item, Record, canonical_json, item_messages, record_id
 
 STALL_REQUESTS = 50  # the acceptance rate is watched over this many
 TARGET_REACHED = "target_reached"
 
 Cell = tuple[str, str]  # (task, side)
+Place = tuple[int, int]  # of an accepted item in the journal: (request, number in its reply)
 
 
 @dataclass
 class State:
-    """Everything accepted so far, and what the planner may know of it."""
+    """Everything accepted so far, and what the planner may know of it. Memory: a few words an item; texts are in the journal."""
 
     config: SelfInstructConfig
     tasks: dict[str, Task]
     goals: dict[Cell, int]
     pool: RougePool
-    rejects_file: TextIO
-    requests: list[Request] = field(default_factory=list)
-    replies: dict[int, str | None] = field(default_factory=dict)  # here, but not yet accepted; None: failed
-    accepted: list[list[tuple[str, Item]]] = field(default_factory=list)  # of request 0, 1, 2 …
-    records: list[Record] = field(default_factory=list)
+    journal: Journal
+    pool_lag: int
     total: Counter[Cell] = field(default_factory=Counter)
     rejected: Counter[str] = field(default_factory=Counter)
     recent: deque[Counter[str]] = field(default_factory=lambda: deque(maxlen=STALL_REQUESTS))
-    failed: int = 0
     # The planner's knowledge: requests up to `view`.
     view: int = -1
-    known: dict[Cell, list[tuple[str, Item]]] = field(default_factory=dict)
+    known: dict[Cell, list[Place]] = field(default_factory=dict)
     asked: Counter[Cell] = field(default_factory=Counter)
+    # Of requests after `view`, oldest first: what they are for, and (of those accepted) what they gave.
+    cells: deque[Cell] = field(default_factory=deque)
+    gave: deque[list[Place]] = field(default_factory=deque)
+    last_view: int = -1  # of the newest request
+
+    def plan(self, idx: int, accepted: int) -> tuple[str, dict[str, Any]] | None:
+        """As engine.Recipe: the next request, or None.
+
+        A request sees what came up to pool_lag requests before it. When what is under way should reach the goals, nothing
+        is asked on suspicion: the next one waits for all of it and sees all of it. Raises UsageError instead of asking more
+        when hardly anything is accepted any more.
+        """
+        for view in (max(self.last_view, idx - self.pool_lag), idx - 1):
+            if view >= accepted:
+                return None
+            _learn(self, view)
+            if cell := _neediest(self):
+                if why := _stalled(self):
+                    raise UsageError(f"{why}, so the targets are out of reach. {_within_reach(self)}")
+                return _build(self, idx, cell)
+        return None
+
+    def planned(self, request: Request) -> None:
+        """As engine.Recipe: the planner counts on it from now on."""
+        self.cells.append((request.about["task"], request.about["side"]))
+        self.last_view = request.about["view"]
+
+    def accept(self, request: Request, reply: str | None) -> None:
+        """As engine.Recipe: parses one reply; its items are judged and kept or rejected."""
+        self.gave.append(_accept(self, request, reply))
 
 
 def _learn(state: State, view: int) -> None:
     """Lets the planner know what the requests up to `view` gave."""
-    for idx in range(state.view + 1, view + 1):
-        cell = (state.requests[idx].task, state.requests[idx].side)
+    for _ in range(state.view + 1, view + 1):
+        cell = state.cells.popleft()
         state.asked[cell] += 1
-        state.known.setdefault(cell, []).extend(state.accepted[idx])
+        state.known.setdefault(cell, []).extend(state.gave.popleft())
     state.view = max(state.view, view)
 
 
@@ -62,7 +89,7 @@ def _neediest(state: State) -> Cell | None:
     """The cell that lacks the largest share of its goal, counting on what is under way; None when nothing seems to
     lack.
     """
-    under_way = Counter((request.task, request.side) for request in state.requests[state.view + 1 :])
+    under_way = Counter(state.cells)
     best, most = None, 0.0
     for cell, goal in state.goals.items():
         known = len(state.known.get(cell, ()))
@@ -73,32 +100,12 @@ def _neediest(state: State) -> Cell | None:
     return best
 
 
-def plan(state: State) -> Request | None:
-    """The next request, or None: nothing to ask before a reply under way is accepted, or (with nothing under way) ever.
-
-    A request sees what came up to pool_lag requests before it. When what is under way should reach the goals, nothing
-    is asked on suspicion: the next one waits for all of it and sees all of it. Raises UsageError instead of asking more
-    when hardly anything is accepted any more.
-    """
-    idx, config = len(state.requests), state.config
-    last_view = state.requests[-1].view if state.requests else -1
-    for view in (max(last_view, idx - config.pool_lag), idx - 1):
-        if view >= len(state.accepted):
-            return None
-        _learn(state, view)
-        if cell := _neediest(state):
-            if why := _stalled(state):
-                raise UsageError(f"{why}, so the targets are out of reach. {_within_reach(state)}")
-            return _build(state, idx, cell)
-    return None
-
-
-def _build(state: State, idx: int, cell: Cell) -> Request:
+def _build(state: State, idx: int, cell: Cell) -> tuple[str, dict[str, Any]]:
     config, (name, side) = state.config, cell
     task, rng = state.tasks[name], random.Random(f"{state.config.seed} request {idx}")
-    seeds, items = task.seeds[side], state.known.get(cell, [])
+    seeds, places = task.seeds[side], state.known.get(cell, [])
     demos = rng.sample(seeds, min(config.seeds_per_prompt, len(seeds)))
-    demos += rng.sample(items, min(config.pool_per_prompt, len(items)))
+    demos += [_read_item(state.journal.item(*place)) for place in rng.sample(places, min(config.pool_per_prompt, len(places)))]
     rng.shuffle(demos)
     fields: dict[str, Any] = {
         "model": config.teacher.model,
@@ -109,16 +116,10 @@ def _build(state: State, idx: int, cell: Cell) -> Request:
         fields["temperature"] = config.temperature
     if config.teacher.seed:
         fields["seed"] = rng.getrandbits(31)
-    body = canonical_json(fields)
-    key = request_key(body, config.teacher.base_url)
-    return Request(idx, key, name, side, state.view, tuple(item_id for item_id, _ in demos), body)
-
-
-def accept_ready(state: State) -> None:
-    """Accepts the replies that are next in order."""
-    while (idx := len(state.accepted)) in state.replies:
-        _accept(state, state.requests[idx], state.replies.pop(idx))
-        state.requests[idx] = replace(state.requests[idx], body="", reply=None)  # long, and not needed any more
+    if config.teacher.reply_format == "json_schema":
+        fields["response_format"] = response_format()
+    about = {"task": name, "side": side, "view": state.view, "demos": [item_id for item_id, _ in demos]}
+    return canonical_json(fields), about
 
 
 def _stalled(state: State) -> str:
@@ -129,7 +130,7 @@ def _stalled(state: State) -> str:
     if not seen:
         return f"the last {STALL_REQUESTS} requests gave no items at all"
     del seen[TARGET_REACHED]
-    if seen["accepted"] >= state.config.min_acceptance * seen.total():
+    if seen[ACCEPTED] >= state.config.min_acceptance * seen.total():
         return ""
     reasons = ", ".join(f"{reason} {count}" for reason, count in seen.most_common(3))
     rate = f"min_acceptance={state.config.min_acceptance:g}"
@@ -159,49 +160,63 @@ def cells_of(config: SelfInstructConfig, task: str, target: int) -> list[tuple[C
     return [((task, "train"), target), *([((task, "heldout"), heldout)] if heldout else [])]
 
 
-def _accept(state: State, request: Request, reply: str | None) -> None:
-    """Parses one reply; what passes the filters goes in order through the ROUGE-L pool until the goal is reached."""
-    cell, outcome, kept = (request.task, request.side), Counter[str](), list[tuple[str, Item]]()
-    candidates: list[tuple[str, Item]] = []
-    state.failed += reply is None
-    for item, fault in parse_reply(request.task, state.config.language, reply) if reply is not None else ():
-        if reason := fault or reject_reason(item):
-            outcome[reason] += 1
-            _reject(state, request, item, reason)
+def _accept(state: State, request: Request, reply: str | None) -> list[Place]:
+    """What passes the filters goes in order through the ROUGE-L pool until the goal is reached. Where the kept items are."""
+    task, side, config = request.about["task"], request.about["side"], state.config
+    parsed = parse_reply(task, config.language, reply, config.teacher.reply_format) if reply is not None else []
+    reasons = [fault or reject_reason(item) for item, fault in parsed]
+    ids = [record_id(item_messages(item)) for item, _ in parsed]
+    candidates = [(ids[n], compared_text(item)) for n, (item, _) in enumerate(parsed) if not reasons[n]]
+    room = state.goals.get((task, side), 0) - state.total[task, side]
+    matches = iter(state.pool.admit(candidates, limit=room))
+    rows, kept, outcomes = list[tuple[str, str, str]](), list[Place](), Counter[str]()
+    for n, (item, _) in enumerate(parsed):
+        match = None if reasons[n] else next(matches, None)
+        outcome = reasons[n] or (TARGET_REACHED if match is None else ACCEPTED if match.accepted else "similar")
+        why = {"rouge": round(match.score, 4), "nearest": match.nearest} if match else {}
+        if outcome == ACCEPTED:
+            kept.append((request.idx, n))
+            line = _line(item, id=ids[n], meta=_provenance(state, request) | why)
         else:
-            candidates.append((record_id(item_messages(item)), item))
-    room = state.goals.get(cell, 0) - state.total[cell]
-    matches = state.pool.admit([(item_id, compared_text(item)) for item_id, item in candidates], limit=room)
-    for (item_id, item), match in zip_longest(candidates, matches):
-        if match is None or not match.accepted:
-            reason = TARGET_REACHED if match is None else "similar"
-            outcome[reason] += 1
-            _reject(state, request, item, reason, **({"rouge": match.score, "nearest": match.nearest} if match else {}))
-            continue
-        meta = {
-            "request": request.key,
-            "teacher": state.config.teacher.model,
-            "prompt": state.tasks[request.task].prompt_digest,
-            "side": request.side,
-            "demos": list(request.demos),
-            "rouge": round(match.score, 4),
-            "nearest": match.nearest,
-        }
-        messages = item_messages(item)
-        state.records.append(Record(item_id, "self_instruct", request.task, item.language, meta, messages=messages))
-        kept.append((item_id, item))
-    outcome["accepted"] = len(kept)
-    state.recent.append(outcome)
-    state.total[cell] += len(kept)
-    state.accepted.append(kept)
+            line = _line(item, reason=outcome, request=request.key, side=side, **why)
+        rows.append((outcome, side, line))
+        outcomes[outcome] += 1
+    state.journal.keep_items(request.idx, rows)
+    state.recent.append(outcomes)
+    state.rejected += outcomes
+    del state.rejected[ACCEPTED]
+    state.total[task, side] += len(kept)
+    return kept
+
+
+def _provenance(state: State, request: Request) -> dict[str, Any]:
+    """What a record says of where it comes from."""
+    return {
+        "request": request.key,
+        "teacher": state.config.teacher.model,
+        "prompt": state.tasks[request.about["task"]].prompt_digest,
+        "side": request.about["side"],
+        "demos": request.about["demos"],
+    }
+
+
+def _line(item: Item, **more: Any) -> str:
+    return canonical_json({**more, **asdict(item)})
+
+
+def _read_item(line: str) -> tuple[str, Item]:
+    """(id, item) of an accepted item's line."""
+    fields = json.loads(line)
+    del fields["meta"]
+    return fields.pop("id"), Item(**fields)
+
+
+def read_record(line: str) -> Record:
+    """The record of an accepted item's line."""
+    item_id, item = _read_item(line)
+    return Record(item_id, "self_instruct", item.task, item.language, json.loads(line)["meta"], messages=item_messages(item))
 
 
 def compared_text(item: Item) -> str:
     """What the ROUGE-L filter looks at: one instruction may rightly come with many inputs."""
     return f"{item.instruction} {item.input}"
-
-
-def _reject(state: State, request: Request, item: Item, reason: str, **why: Any) -> None:
-    state.rejected[reason] += 1
-    line = {"reason": reason, "request": request.key, "side": request.side, **why, **asdict(item)}
-    state.rejects_file.write(canonical_json(line) + "\n")

@@ -1,8 +1,10 @@
 """Seeds and prompts in, a teacher's request out; a teacher's reply in, items out. Pure functions: nothing is sent or
 kept here.
 
-A task is a folder `tasks/<name>/` with `prompt.txt` (English, one placeholder `{count}`) and `seeds.jsonl`;
-`tasks/rules.txt`, the same for all, is the end of every prompt.
+A task is a folder `tasks/<name>/` with `prompt.txt` (English, one placeholder `{count}`) and `seeds.jsonl`. What all tasks share
+comes after it: `tasks/rules.txt` (placeholder `{no_input}`) and `tasks/form_<reply_format>.txt`. There are two forms of a reply:
+"tagged" text, which every model can write, and "json_schema", one JSON object that the endpoint itself holds to a schema.
+Both keep their whole items when they are cut off, and both may open with a model's thoughts, which are no part of it.
 """
 
 import hashlib
@@ -12,24 +14,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from importlib.resources.abc import Traversable
+from itertools import islice
 from typing import Any
 
 import regex
 
 from data_gen import UsageError
 from data_gen.filters import SCRIPT_OF_LANGUAGE, answer_language, reject_reason
+from data_gen.limits import Usage
 from data_gen.record import Item
 from data_gen.urdu import normalise
 
 SYSTEM = "You write training examples for a language model. Follow the requested format exactly."
 SIDES = ("train", "heldout")
+TAGGED, JSON_SCHEMA = REPLY_FORMATS = ("tagged", "json_schema")
+FIELDS = ("instruction", "input", "output")
 _SEPARATOR = regex.compile(r"^[ \t]*###[ \t]*$", regex.MULTILINE)
-_BLOCK = regex.compile(
-    r"\s*Instruction:(?P<instruction>.*?)(?:\n[ \t]*Input:(?P<input>.*?))?\n[ \t]*Output:(?P<output>.*)", regex.DOTALL
-)
-_LABEL = regex.compile(r"^[ \t]*(?:Instruction|Input|Output):", regex.MULTILINE)
+_FIRST_LABEL = regex.compile(r"\s*Instruction:")
+_LABEL = regex.compile(r"^[ \t]*(Instruction|Input|Output):", regex.MULTILINE)
 _NO_INPUT = "<noinput>"
+_NO_INPUT_OF = {TAGGED: _NO_INPUT, JSON_SCHEMA: '""'}
+_ITEMS = regex.compile(r'\{\s*"items"\s*:\s*\[')
+_BETWEEN = regex.compile(r"[\s,]*")
 _CUT_OFF = ("length", "content_filter")  # finish_reason of a reply that ends before its end
+
+Parsed = tuple[dict[str, str], str | None]  # an item's fields, and what is wrong with its form
 
 
 @dataclass(frozen=True)
@@ -37,10 +46,11 @@ class Task:
     """One task's material. `seeds[side]` is a list of (id, item); no seed and no topic is on both sides."""
 
     name: str
-    prompt: str  # prompt.txt and rules.txt
+    prompt: str  # prompt.txt, rules.txt and the form's text
     seeds: dict[str, list[tuple[str, Item]]]
     digest: str  # SHA-256 of prompt and seeds.jsonl, first 16 hex digits
     prompt_digest: str
+    reply_format: str = TAGGED
 
 
 def _split_by_topic(task: str, seeds: list[tuple[str, Item]], share: float, seed: int) -> dict[str, list[tuple[str, Item]]]:
@@ -68,18 +78,21 @@ def _seed_item(task: str, line: str) -> Item:
     return item
 
 
-def load_task(name: str, *, heldout_share: float, seed: int, root: Traversable | None = None) -> Task:
-    """Reads `tasks/<name>/`. Raises UsageError naming file and line of a seed that is not JSON, lacks a field or fails
-    a filter.
+def load_task(name: str, *, heldout_share: float, seed: int, reply_format: str = TAGGED, root: Traversable | None = None) -> Task:
+    """Reads `tasks/<name>/` for one form of the reply. Raises UsageError naming file and line of a seed that is not JSON,
+    lacks a field or fails a filter.
     """
+    _check_form(reply_format)
     root = root or resources.files("data_gen") / "tasks"
     folder = root / name
+    form = f"form_{reply_format}.txt"
     try:
-        prompt = "\n".join(path.read_text(encoding="utf-8") for path in (folder / "prompt.txt", root / "rules.txt"))
+        own, rules, how = (path.read_text(encoding="utf-8") for path in (folder / "prompt.txt", root / "rules.txt", root / form))
         lines = (folder / "seeds.jsonl").read_text(encoding="utf-8").splitlines()
     except FileNotFoundError as error:
-        needs = "a task has prompt.txt and seeds.jsonl, all tasks rules.txt"
+        needs = f"a task has prompt.txt and seeds.jsonl, all tasks rules.txt and {form}"
         raise UsageError(f"task {name}: {error.filename} is missing; {needs}") from error
+    prompt = "\n".join((own, rules.replace("{no_input}", _NO_INPUT_OF[reply_format]), how))
     seeds: list[tuple[str, Item]] = []
     for number, line in enumerate(lines, start=1):
         try:
@@ -90,18 +103,46 @@ def load_task(name: str, *, heldout_share: float, seed: int, root: Traversable |
         raise UsageError(f"{folder}/seeds.jsonl has no seed")
     digest = hashlib.sha256("\n".join([prompt, *lines]).encode()).hexdigest()[:16]
     sides = _split_by_topic(name, seeds, heldout_share, seed)
-    return Task(name, prompt, sides, digest, hashlib.sha256(prompt.encode()).hexdigest()[:16])
+    return Task(name, prompt, sides, digest, hashlib.sha256(prompt.encode()).hexdigest()[:16], reply_format)
+
+
+def _check_form(reply_format: str) -> None:
+    if reply_format not in REPLY_FORMATS:
+        raise UsageError(f"reply_format is {reply_format!r}; there are {', '.join(REPLY_FORMATS)}")
 
 
 def example_block(item: Item) -> str:
-    """An item as it stands in a request and is expected in a reply."""
+    """An item as it stands in a request and is expected in a tagged reply."""
     return f"###\nInstruction: {item.instruction}\nInput: {item.input or _NO_INPUT}\nOutput: {item.output}"
 
 
+def example_object(item: Item) -> str:
+    """The same for a JSON reply: {"instruction": "…", "input": "", "output": "…"} on one line."""
+    return json.dumps({field: getattr(item, field) for field in FIELDS}, ensure_ascii=False)
+
+
 def build_messages(task: Task, demos: Sequence[Item], count: int) -> list[dict[str, str]]:
-    """The system and user message that ask for `count` items like `demos`."""
-    user = task.prompt.replace("{count}", str(count)) + "\n\nExamples:\n" + "\n".join(map(example_block, demos))
+    """The system and user message that ask for `count` items like `demos`, which stand there in the form of the reply."""
+    example = example_block if task.reply_format == TAGGED else example_object
+    user = task.prompt.replace("{count}", str(count)) + "\n\nExamples:\n" + "\n".join(map(example, demos))
     return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": user}]
+
+
+def response_format() -> dict[str, Any]:
+    """The field `response_format` of a request for a JSON reply: {"items": [{"instruction", "input", "output"}, …]}."""
+    item = {
+        "type": "object",
+        "properties": {field: {"type": "string"} for field in FIELDS},
+        "required": list(FIELDS),
+        "additionalProperties": False,
+    }
+    schema = {
+        "type": "object",
+        "properties": {"items": {"type": "array", "items": item}},
+        "required": ["items"],
+        "additionalProperties": False,
+    }
+    return {"type": "json_schema", "json_schema": {"name": "items", "strict": True, "schema": schema}}
 
 
 def reply_choice(reply: str) -> tuple[str, str]:
@@ -123,33 +164,135 @@ def reply_choice(reply: str) -> tuple[str, str]:
     if not content.strip():
         hint = "; a model that thinks first may need more max_tokens" if finish == "length" else ""
         raise ValueError(f"an empty reply, finish_reason {finish!r}{hint}")
-    return content.encode("utf-16", "surrogatepass").decode("utf-16", "replace"), finish
+    return _without_surrogates(content), finish
 
 
-def parse_reply(task: str, language: str, reply: str) -> list[tuple[Item, str | None]]:
+def _without_surrogates(text: str) -> str:
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def reply_usage(reply: str) -> Usage | None:
+    """The tokens of a raw chat completion as its endpoint counts them; None where it gives none, or no sensible ones.
+
+    {"usage": {"prompt_tokens": 9, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 4}}} → Usage(9, 5, 4).
+    A count of cached tokens that is missing or cannot be is 0: nothing is thought cheaper than it was.
+    """
+    try:
+        data: Any = json.loads(reply)
+    except (ValueError, RecursionError):
+        return None
+    usage = data.get("usage") if isinstance(data, dict) else None
+    if not isinstance(usage, dict):
+        return None
+    prompt, completion = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
+    if prompt is None or completion is None:
+        return None
+    cached = _count(usage.get("prompt_tokens_details"), "cached_tokens") or 0
+    return Usage(prompt, completion, cached if cached <= prompt else 0)
+
+
+def _count(fields: Any, name: str) -> int | None:
+    value = fields.get(name) if isinstance(fields, dict) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _without_thoughts(content: str, cut_off: bool) -> str | None:
+    """The text after a leading <think>…</think>, whose first tag a chat template may have kept; None: cut off in the thoughts."""
+    thoughts, end, answer = content.partition("</think>")
+    if end:
+        return answer
+    return None if cut_off and thoughts.lstrip().startswith("<think>") else content
+
+
+def parse_reply(task: str, language: str, reply: str, reply_format: str = TAGGED) -> list[tuple[Item, str | None]]:
     """Items of a raw reply in order, each with None or the reason against its form: "malformed" or "truncated".
 
-    "###\\nInstruction: a\\nInput: <noinput>\\nOutput: b" → [(Item(instruction="a", input="", output="b"), None)]. A
-    malformed block (items run together included) is an item whose output is the block as it came. Of a reply that was cut
-    off only the last block is lost.
+    "###\\nInstruction: a\\nInput: <noinput>\\nOutput: b" → [(Item(instruction="a", input="", output="b"), None)], and so does
+    '{"items": [{"instruction": "a", "input": "", "output": "b"}]}' as json_schema. A malformed item (blocks run together and
+    objects that lack a field included) has as its output what came. Of a reply that was cut off only the last item is lost.
+    Raises ValueError where `reply_choice` does.
     """
+    _check_form(reply_format)
     content, finish = reply_choice(reply)
+    cut_off = finish in _CUT_OFF
+    answer = _without_thoughts(content, cut_off)
+    if answer is None:
+        return [(Item(task, "", "", content, language), "truncated")]
+    read = _tagged_items if reply_format == TAGGED else _json_items
+    parsed: list[tuple[Item, str | None]] = []
+    for parts, fault in read(answer, cut_off):
+        given = "" if parts["input"] == _NO_INPUT else parts["input"]
+        item = Item(task, parts["instruction"], given, parts["output"], language)
+        wanted = answer_language(item)
+        parsed.append((item if wanted == language else replace(item, language=wanted), fault))
+    return parsed
+
+
+def _as_it_came(text: str) -> dict[str, str]:
+    return {"instruction": "", "input": "", "output": text}
+
+
+def _tagged_items(content: str, cut_off: bool) -> list[Parsed]:
     first, *blocks = _SEPARATOR.split(content)
     if not blocks or "Instruction:" in first:
         blocks = [first, *blocks]  # not a mere preface: kept to be seen
-    parsed: list[tuple[Item, str | None]] = []
+    parsed: list[Parsed] = []
     for block in blocks:
-        if not block.strip():
-            continue
-        match = _BLOCK.fullmatch(block)
-        parts = {key: normalise(value or "") for key, value in match.groupdict().items()} if match else {}
-        if any(_LABEL.search(part) for part in parts.values()):
-            parts = {}  # a separator is missing: the next item would be part of this one's answer
-        item = Item(task, parts.get("instruction", ""), parts.get("input", ""), parts.get("output", block), language)
-        if item.input == _NO_INPUT:
-            item = replace(item, input="")
-        item = replace(item, language=answer_language(item))
-        parsed.append((item, None if item.instruction else "malformed"))
-    if finish in _CUT_OFF and parsed and blocks[-1].strip():
-        parsed[-1] = (parsed[-1][0], "truncated")
+        if block.strip():
+            parts = _block_parts(block)
+            parsed.append((parts, None) if parts["instruction"] else (parts, "malformed"))
+    if cut_off and parsed and blocks[-1].strip():
+        parsed[-1] = (parsed[-1][0], "truncated")  # its end may be missing though it looks whole
     return parsed
+
+
+def _block_parts(block: str) -> dict[str, str]:
+    """Fields of one block: Instruction:, perhaps Input:, Output:, in this order, each at the start of a line and once.
+
+    Labels are searched once from front to back: an expression for the whole block takes a time that is quadratic in its lines.
+    """
+    if not (head := _FIRST_LABEL.match(block)):
+        return _as_it_came(block)
+    labels = list(islice(_LABEL.finditer(block, head.end()), len(FIELDS)))
+    names = ["Instruction", *(label[1] for label in labels)]
+    if names not in (["Instruction", "Input", "Output"], ["Instruction", "Output"]):
+        return _as_it_came(block)  # a separator is missing: the next item would be part of this one's answer
+    starts, ends = [head.end(), *(label.end() for label in labels)], [*(label.start() for label in labels), len(block)]
+    parts = {name.lower(): normalise(block[start:end]) for name, start, end in zip(names, starts, ends, strict=True)}
+    if any(_LABEL.search(part) for part in parts.values()):
+        return _as_it_came(block)  # Instruction: Output: …, or a label behind another kind of line end
+    return {"input": "", **parts}
+
+
+def _json_items(content: str, cut_off: bool) -> list[Parsed]:
+    """The array's objects one by one, so that those before a cut (or before a mistake) are kept. What stands around the JSON
+    (a fence, a sentence) is nothing, and a line end inside of a string is one, though JSON forbids both.
+    """
+    fault = "truncated" if cut_off else "malformed"
+    head = _ITEMS.search(content)
+    if not head:
+        return [(_as_it_came(content), fault)]
+    parsed: list[Parsed] = []
+    decoder, at = json.JSONDecoder(strict=False), head.end()
+    while (at := _skip_between(content, at)) < len(content) and content[at] != "]":
+        try:
+            value, end = decoder.raw_decode(content, at)
+        except (ValueError, RecursionError):
+            return [*parsed, (_as_it_came(content[at:]), fault)]
+        parts = _object_parts(value)
+        parsed.append((parts, None) if parts else (_as_it_came(content[at:end]), "malformed"))
+        at = end
+    return parsed
+
+
+def _skip_between(content: str, at: int) -> int:
+    found = _BETWEEN.match(content, at)
+    return found.end() if found else at
+
+
+def _object_parts(value: Any) -> dict[str, str] | None:
+    """None unless it has all fields, as text, and an instruction."""
+    if not isinstance(value, dict) or not all(isinstance(value.get(field), str) for field in FIELDS):
+        return None
+    parts = {field: normalise(_without_surrogates(value[field])) for field in FIELDS}
+    return parts if parts["instruction"] else None

@@ -8,33 +8,44 @@ WORKDIR/rejected.jsonl.
 
 import asyncio
 import os
-import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
+from time import monotonic
 from typing import Any
 
+from data_gen import UsageError
+from data_gen.account import Account
+from data_gen.batch import BatchTeacher
 from data_gen.config import SelfInstructConfig, Targets
 from data_gen.dedup import RougePool
-from data_gen.journal import DONE, FAILED, Journal, open_journal
-from data_gen.planner import State, accept_ready, cells_of, compared_text, plan
+from data_gen.endpoint import OFFLINE, Endpoint, TeacherConfig
+from data_gen.engine import Order, Shows, ask_all, recall
+from data_gen.journal import Journal, open_journal
+from data_gen.limits import Usage
+from data_gen.planner import State, cells_of, compared_text, read_record
+from data_gen.progress import Snapshot, eta
 from data_gen.prompt import SIDES, Task, load_task
-from data_gen.teacher import OFFLINE, Teacher, TeacherConfig
+from data_gen.readable import dollars, tokens
+from data_gen.record import Record
+from data_gen.teacher import Teacher
 from data_gen.tfrecord import write_shards
 
 __all__ = ["SelfInstructConfig", "Summary", "Targets", "TeacherConfig", "run"]
-PROGRESS_S = 5.0
+LAGS = 4  # pool_lag, where none is given, in windows of the largest size
+HISTORY = 600  # points of (time, accepted) that the ETA is made of, a second apart
 
-# May differ between two runs on one work directory: they decide how fast and where to, not what is asked.
-_ASKED = ("base_url", "model", "seed", "max_tokens_field", "offline_fault_rate")
-_FREE = {"shard_records", "min_acceptance"} | {f"teacher.{f.name}" for f in fields(TeacherConfig) if f.name not in _ASKED}
+# May differ between two runs on one work directory: they decide how fast, where to and what is kept, not what is asked.
+_ASKED = ("base_url", "model", "reply_format", "seed", "max_tokens_field", "offline_fault_rate")
+_FREE = {"shard_records", "min_acceptance", "rouge_threshold"}
+_FREE |= {f"teacher.{f.name}" for f in fields(TeacherConfig) if f.name not in _ASKED}
 
 
 @dataclass
 class Summary:
     """What a run gave. `accepted[task][side]`; `reused` requests were answered in an earlier run; `ambiguous` attempts
-    were in flight when an earlier run was killed, perhaps paid for without a reply."""
+    were in flight when an earlier run was killed, perhaps paid for without a reply. `cost` in US dollars, None without a price."""
 
     accepted: dict[str, dict[str, int]]
     rejected: dict[str, int]
@@ -42,6 +53,8 @@ class Summary:
     reused: int
     failed: int
     ambiguous: int
+    usage: Usage
+    cost: float | None
     data_dir: str
 
     def __str__(self) -> str:
@@ -49,50 +62,14 @@ class Summary:
             f"accepted  {task:20}{sides['train']:7} train{sides['heldout']:6} held-out" for task, sides in self.accepted.items()
         ]
         lines += [f"rejected  {reason:20}{count:7}" for reason, count in self.rejected.items()]
+        cost = "" if self.cost is None else f", {dollars(self.cost)}"
         lines += [
             f"requests  {self.requests} ({self.reused} answered in an earlier run, {self.failed} failed, "
             f"{self.ambiguous} in flight at a crash)",
+            f"tokens    {tokens(self.usage.prompt)} in, {tokens(self.usage.completion)} out{cost}",
             f"data      {self.data_dir}",
         ]
         return "\n".join(lines)
-
-
-def _progress(state: State, under_way: int) -> str:
-    goal, held = sum(state.goals.values()), sum(n for (_, side), n in state.total.items() if side == "heldout")
-    return (
-        f"accepted {len(state.records)} of {goal} ({held} held-out), rejected {state.rejected.total()}, "
-        f"requests {len(state.requests)} ({under_way} in flight)"
-    )
-
-
-async def _generate(state: State, journal: Journal, teacher: Teacher, report: Callable[[str], None]) -> None:
-    """Keeps max_in_flight requests under way until nothing is left to ask."""
-    tasks: dict[asyncio.Task[str | None], int] = {}
-    unsent = deque(request for request in state.requests if request.idx not in state.replies)
-    told = time.monotonic()
-    try:
-        while True:
-            accept_ready(state)
-            while len(tasks) < state.config.teacher.max_in_flight:
-                request = unsent.popleft() if unsent else plan(state)
-                if request is None:
-                    break
-                if request.idx == len(state.requests):
-                    journal.plan(request)
-                    state.requests.append(request)
-                tasks[asyncio.create_task(teacher.ask(request))] = request.idx
-            if not tasks:
-                return
-            done, _ = await asyncio.wait(tasks, timeout=PROGRESS_S, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                state.replies[tasks.pop(task)] = task.result()
-            if time.monotonic() - told >= PROGRESS_S:
-                told = time.monotonic()
-                report(_progress(state, len(tasks)))
-    finally:
-        if tasks:
-            report(f"stopping: waiting for {len(tasks)} requests under way, so that no reply is lost")
-        await teacher.drain(tasks.items())
 
 
 def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -113,34 +90,32 @@ def _seed_pool(config: SelfInstructConfig, tasks: dict[str, Task]) -> RougePool:
     return pool
 
 
-def _hold_to_config(journal: Journal, config: SelfInstructConfig, tasks: dict[str, Task]) -> None:
+def _hold_to_config(journal: Journal, config: SelfInstructConfig, tasks: dict[str, Task]) -> int:
+    """Refuses what would ask other requests than the directory was begun with. Returns the run's pool_lag."""
+    lag: int = config.pool_lag or journal.stored("pool_lag") or LAGS * config.teacher.max_in_flight
+    config.check_lag(lag)
     flat = {name: value for name, value in _flat(asdict(config)).items() if name not in _FREE}
     targets = {name: flat.pop(name) for name in list(flat) if name.startswith("targets.")}
     flat |= {f"seeds and prompt of {name}": task.digest for name, task in tasks.items()}
-    journal.check_config(flat, targets)
-
-
-def _recall(state: State, journal: Journal) -> int:
-    """Puts the journal's requests into the state and returns how many of them were answered."""
-    state.requests = journal.requests()
-    state.replies = {request.idx: request.reply for request in state.requests if request.status in (DONE, FAILED)}
-    return sum(reply is not None for reply in state.replies.values())
+    journal.check_config(flat | {"pool_lag": lag}, targets)
+    return lag
 
 
 @contextmanager
-def _endpoint(config: SelfInstructConfig, workdir: str, report: Callable[[str], None]) -> Iterator[str]:
+def _base_url(config: SelfInstructConfig, workdir: str, show: Shows) -> Iterator[str]:
     """The teacher's URL. For base_url="offline" the project's own server runs in this process meanwhile."""
     if config.teacher.base_url != OFFLINE:
         yield config.teacher.base_url
         return
     from data_gen import offline_teacher
 
-    report("offline teacher: grammars and word lists, not a language model")
+    show.say("offline teacher: grammars and word lists, not a language model")
     server = offline_teacher.serve(
         seed=config.seed,
         fault_rate=config.teacher.offline_fault_rate,
         latency_s=config.teacher.offline_latency_s,
         truth_file=os.path.join(workdir, "offline_truth.jsonl"),
+        faults=config.teacher.offline_faults,
     )
     try:
         yield server.base_url
@@ -148,35 +123,132 @@ def _endpoint(config: SelfInstructConfig, workdir: str, report: Callable[[str], 
         server.close()
 
 
-async def _ask_all(state: State, journal: Journal, base_url: str, reused: int, report: Callable[[str], None]) -> None:
-    async with Teacher(state.config.teacher, base_url, journal, answered_before=reused > 0) as teacher:
-        await _generate(state, journal, teacher, report)
+@dataclass
+class _Run:
+    """One run's parts, and what the screen shows of them."""
+
+    state: State
+    order: Order
+    account: Account
+    show: Shows
+    began: float
+    history: deque[tuple[float, int]]
+    teacher: Teacher | BatchTeacher | None = None
+
+    def snapshot(self) -> Snapshot:
+        state, config = self.state, self.state.config
+        now = monotonic() - self.began
+        accepted = {
+            name: (sum(state.total[name, side] for side in SIDES), sum(state.goals.get((name, side), 0) for side in SIDES))
+            for name in state.tasks
+        }
+        if not self.history or now - self.history[-1][0] >= 1:
+            self.history.append((now, sum(state.total.values())))
+        return Snapshot(
+            title=f"{config.teacher.model} at {config.teacher.base_url}",
+            accepted=accepted,
+            rejected=dict(state.rejected),
+            requests=self.order.accepted + len(self.order.replies) - self.order.failed,
+            failed=self.order.failed,
+            in_flight=self.order.in_flight,
+            window=self.teacher.window if self.teacher else 0,
+            retries=self.account.retries,
+            usage=self.account.usage,
+            spent=self.account.budget.spent if self.account.price else None,
+            max_cost=self.account.budget.cap,
+            elapsed_s=now,
+            eta_s=eta(self.history, sum(state.goals.values())),
+            waiting=self.teacher.waiting if self.teacher else "",
+        )
+
+    async def ask(self, base_url: str, journal: Journal) -> None:
+        config = self.state.config.teacher
+        async with Endpoint(config, base_url) as endpoint:
+            if config.batch:
+                self.teacher = BatchTeacher(endpoint, journal, self.account)
+            else:
+                self.teacher = Teacher(endpoint, journal, self.account, answered_before=self.order.reused > 0)
+            await ask_all(self.order, self.teacher, self.show, self.snapshot)
 
 
-def run(config: SelfInstructConfig, workdir: str, *, report: Callable[[str], None] = print) -> Summary:
+class _Accepted(Collection[Record]):
+    """The accepted items of a side as records, read from the journal each time they are gone through."""
+
+    def __init__(self, journal: Journal, side: str, count: int) -> None:
+        self._journal, self._side, self._count = journal, side, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Record]:
+        return map(read_record, self._journal.accepted(self._side))
+
+    def __contains__(self, record: object) -> bool:
+        return any(record == one for one in self)
+
+
+def _write(state: State, journal: Journal, workdir: str) -> str:
+    """The shards; returns their directory."""
+    config, data_dir = state.config, os.path.join(workdir, "data")
+    splits = {side: _Accepted(journal, side, sum(state.total[name, side] for name in state.tasks)) for side in SIDES}
+    try:
+        write_shards(data_dir, splits, config=asdict(config) | {"pool_lag": state.pool_lag}, shard_records=config.shard_records)
+    except OSError as error:
+        raise UsageError(f"{data_dir} cannot be written: {error}. The journal has it all: the same command writes it") from error
+    return data_dir
+
+
+def _write_rejects(journal: Journal, workdir: str) -> None:
+    try:
+        with open(os.path.join(workdir, "rejected.jsonl"), "w", encoding="utf-8") as file:
+            file.writelines(line + "\n" for line in journal.rejected())
+    except OSError as error:
+        raise UsageError(f"{workdir}/rejected.jsonl cannot be written: {error}. The journal has it all; make room") from error
+
+
+def run(
+    config: SelfInstructConfig, workdir: str, *, show: Shows, max_cost: float | None = None, parse_only: bool = False
+) -> Summary:
     """Generates until the targets are reached, writes WORKDIR/data and returns what happened. Goes on where an earlier
-    run stopped.
+    run stopped. parse_only: asks nothing; the replies in the journal are read again and what they give is written.
 
     Raises UsageError on a config that makes no sense or differs from the one `workdir` was begun with, on a work
-    directory in use, and when the teacher cannot be used; whatever was answered until then stays in the journal.
+    directory in use, and when the teacher cannot be used; BudgetReached when the next request could cost more than
+    max_cost (US dollars, over all runs on this directory) leaves. Whatever was answered until then stays in the journal.
     """
     config.validate()
     goals = dict(cell for name, target in asdict(config.targets).items() for cell in cells_of(config, name, target))
     names = dict.fromkeys(name for name, _ in goals)
-    tasks = {name: load_task(name, heldout_share=config.heldout_share, seed=config.seed) for name in names}
+    tasks = {
+        name: load_task(name, heldout_share=config.heldout_share, seed=config.seed, reply_format=config.teacher.reply_format)
+        for name in names
+    }
     with open_journal(workdir) as journal:
-        _hold_to_config(journal, config, tasks)
-        with open(os.path.join(workdir, "rejected.jsonl"), "w", encoding="utf-8") as rejects_file:
-            state = State(config, tasks, goals, _seed_pool(config, tasks), rejects_file)
-            ambiguous, reused = journal.ambiguous(), _recall(state, journal)
-            if state.requests:
-                known = f"{reused} of {len(state.requests)} requests are answered"
-                report(f"going on: {known}, {ambiguous} were in flight at a crash")
-            with _endpoint(config, workdir, report) as base_url:
-                asyncio.run(_ask_all(state, journal, base_url, reused, report))
-        splits = {side: [record for record in state.records if record.meta["side"] == side] for side in SIDES}
-        data_dir = os.path.join(workdir, "data")
-        write_shards(data_dir, splits, config=asdict(config), shard_records=config.shard_records)
-    accepted = {name: {side: state.total[name, side] for side in SIDES} for name in names}
-    rejected = dict(state.rejected.most_common())
-    return Summary(accepted, rejected, len(state.requests), reused, state.failed, ambiguous, data_dir)
+        lag = _hold_to_config(journal, config, tasks)
+        if journal.open_batches() and not config.teacher.batch and not parse_only:
+            raise UsageError(f"a batch of {workdir} is still with the provider: give --config.teacher.batch=true to fetch it")
+        state = State(config, tasks, goals, _seed_pool(config, tasks), journal, lag)
+        order = Order(state, journal, config.teacher.base_url)
+        account, ambiguous = Account(config.teacher, journal, max_cost), journal.ambiguous()
+        going = _Run(state, order, account, show, monotonic(), deque(maxlen=HISTORY))
+        recall(order)
+        if order.requests:
+            show.say(f"going on: {order.reused} of {order.requests} requests are answered, {ambiguous} were in flight at a crash")
+        try:
+            if not parse_only:
+                with _base_url(config, workdir, show) as base_url:
+                    asyncio.run(going.ask(base_url, journal))
+        finally:
+            _write_rejects(journal, workdir)
+        data_dir = _write(state, journal, workdir)
+    return Summary(
+        accepted={name: {side: state.total[name, side] for side in SIDES} for name in names},
+        rejected=dict(state.rejected.most_common()),
+        requests=order.requests,
+        reused=order.reused,
+        failed=order.failed,
+        ambiguous=ambiguous,
+        usage=account.usage,
+        cost=account.budget.spent if account.price else None,
+        data_dir=data_dir,
+    )

@@ -10,19 +10,23 @@ import json
 import posixpath
 import struct
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 import fsspec
 import google_crc32c
 
 from data_gen import UsageError
-from data_gen.record import Record, canonical_json
+from data_gen.record import Record, canonical_bytes
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 _UNFINISHED = MANIFEST + ".tmp"
 _CRC_MASK = 0xA282EAD8
+PIECE = 1 << 20  # bytes that are written and hashed at a time
+COUNTED = ("source", "task", "language")
 
 
 def masked_crc(data: bytes) -> int:
@@ -31,10 +35,15 @@ def masked_crc(data: bytes) -> int:
     return (((crc >> 15) | (crc << 17)) + _CRC_MASK) & 0xFFFFFFFF
 
 
+@lru_cache(maxsize=1 << 16)
+def _frame_head(size: int) -> bytes:
+    length = struct.pack("<Q", size)
+    return length + struct.pack("<I", masked_crc(length))
+
+
 def frame(data: bytes) -> bytes:
     """One record as it lies in a shard: 8 + 4 + len(data) + 4 bytes."""
-    length = struct.pack("<Q", len(data))
-    return b"".join((length, struct.pack("<I", masked_crc(length)), data, struct.pack("<I", masked_crc(data))))
+    return b"".join((_frame_head(len(data)), data, masked_crc(data).to_bytes(4, "little")))
 
 
 def _varint(value: int) -> bytes:
@@ -46,58 +55,128 @@ def _varint(value: int) -> bytes:
     return bytes(out)
 
 
-def _field(number: int, data: bytes) -> bytes:
-    """A length-delimited protobuf field (wire type 2)."""
-    return b"".join((_varint(number << 3 | 2), _varint(len(data)), data))
+def _field_head(number: int, size: int) -> bytes:
+    """What stands before the `size` bytes of a length-delimited protobuf field (wire type 2)."""
+    return _varint(number << 3 | 2) + _varint(size)
 
 
-def encode_features(features: Mapping[str, str]) -> bytes:
-    """`tf.train.Example` bytes of {name: text}, in the order of the names, so that equal features give equal bytes.
+@lru_cache(maxsize=1 << 16)
+def _entry_head(name: str, size: int) -> bytes:
+    """What stands before the `size` bytes of the feature `name`: a function of these two, so it is made once for many records."""
+    in_list = _field_head(1, size)
+    in_feature = _field_head(1, len(in_list) + size) + in_list
+    feature = _field_head(2, len(in_feature) + size) + in_feature
+    key = name.encode()
+    entry = _field_head(1, len(key)) + key + feature
+    return _field_head(1, len(entry) + size) + entry
+
+
+def encode_features(features: Mapping[str, str | bytes]) -> bytes:
+    """`tf.train.Example` bytes of {name: text, or its UTF-8}, in the order of the names, so that equal features give equal bytes.
 
     Example{1: Features{1: map entry{1: name, 2: Feature{1: BytesList{1: value}}}}}
     {"id": "a"} → 0a0e 0a0c 0a026964 1206 0a04 0a0161 … nested in this way.
     """
-    entries = (
-        _field(1, _field(1, name.encode()) + _field(2, _field(1, _field(1, value.encode()))))
-        for name, value in sorted(features.items())
-    )
-    return _field(1, b"".join(entries))
+    parts: list[bytes] = []
+    for name in sorted(features):
+        value = features[name]
+        data = value if isinstance(value, bytes) else value.encode()
+        parts += (_entry_head(name, len(data)), data)
+    body = b"".join(parts)
+    return _field_head(1, len(body)) + body
 
 
-def features_of(record: Record) -> dict[str, str]:
+def features_of(record: Record) -> dict[str, str | bytes]:
     """The features of a record: `messages` and `meta` as JSON, everything else as it is."""
-    features = {"id": record.id, "source": record.source, "task": record.task, "language": record.language}
-    features["meta"] = canonical_json(record.meta)
+    features: dict[str, str | bytes] = {"id": record.id, "source": record.source, "task": record.task, "language": record.language}
+    features["meta"] = canonical_bytes(record.meta)
     if record.text is not None:
         features["text"] = record.text
     else:
-        features["messages"] = canonical_json(record.messages)
+        features["messages"] = canonical_bytes(record.messages)
     return features
 
 
-def _write_shard(path: str, split: str, records: Sequence[Record]) -> dict[str, Any]:
+def _frame_of(record: Record) -> bytes:
+    try:
+        return frame(encode_features(features_of(record)))
+    except UnicodeEncodeError as error:
+        found = f"record {record.id} has half a surrogate pair ({error.object[error.start : error.end]!r})"
+        raise UsageError(f"{found}, which no UTF-8 file can hold; replace it") from error
+
+
+def _pieces(records: Iterable[Record]) -> Iterator[bytes]:
+    """The frames of the records, joined to pieces of about PIECE bytes."""
+    frames: list[bytes] = []
+    size = 0
+    for record in records:
+        frames.append(_frame_of(record))
+        size += len(frames[-1])
+        if size >= PIECE:
+            yield b"".join(frames)
+            frames.clear()
+            size = 0
+    yield b"".join(frames)
+
+
+def _write_shard(path: str, records: Iterable[Record]) -> dict[str, Any]:
     digest, size = hashlib.sha256(), 0
     with fsspec.open(path, "wb") as file:
-        for record in records:
-            data = frame(encode_features(features_of(record)))
-            file.write(data)
-            digest.update(data)
-            size += len(data)
-    name = posixpath.basename(path)
-    return {"path": name, "split": split, "records": len(records), "bytes": size, "sha256": digest.hexdigest()}
+        for piece in _pieces(records):
+            file.write(piece)
+            digest.update(piece)
+            size += len(piece)
+    return {"bytes": size, "sha256": digest.hexdigest()}
 
 
-def _counts(records: Sequence[Record]) -> dict[str, Any]:
-    counts: dict[str, Any] = {"records": len(records)}
-    for field in ("source", "task", "language"):
-        counts[field] = dict(sorted(Counter(getattr(record, field) for record in records).items()))
-    return counts
+def _ids_of_smaller(splits: Mapping[str, Collection[Record]]) -> dict[str, str]:
+    """{id: split} of all splits but the largest, whose ids need no room: they are looked up here while it is written."""
+    largest = max(splits, key=lambda split: len(splits[split]), default="")
+    found: dict[str, str] = {}
+    for split, records in splits.items():
+        if split != largest:
+            for record in records:
+                _hold_apart(record.id, split, found.setdefault(record.id, split))
+    return found
 
 
-def _shards(records: Sequence[Record], shard_records: int) -> Iterator[tuple[str, Sequence[Record]]]:
-    total = -(-len(records) // shard_records)
-    for k in range(total):
-        yield f"{k:05d}-of-{total:05d}.tfrecord", records[k * shard_records : (k + 1) * shard_records]
+def _hold_apart(record_id: str, split: str, other: str) -> None:
+    if other != split:
+        raise UsageError(f"record {record_id} is in {other} and in {split}; remove it from one")
+
+
+def _counted(
+    records: Iterable[Record], split: str, elsewhere: Mapping[str, str], kinds: Counter[tuple[str, ...]]
+) -> Iterator[Record]:
+    """The records as they come, counted by what COUNTED names."""
+    for record in records:
+        if record.id in elsewhere:
+            _hold_apart(record.id, split, elsewhere[record.id])
+        kinds[record.source, record.task, record.language] += 1
+        yield record
+
+
+def _write_split(
+    directory: str, split: str, records: Collection[Record], shard_records: int, elsewhere: Mapping[str, str]
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The manifest's lines for the shards of one split, and its counts."""
+    total, kinds = len(records), Counter[tuple[str, ...]]()
+    stream = _counted(records, split, elsewhere, kinds)
+    starts = range(0, total, shard_records)
+    shards: list[dict[str, Any]] = []
+    for k, start in enumerate(starts):
+        name = f"{split}-{k:05d}-of-{len(starts):05d}.tfrecord"
+        written = _write_shard(posixpath.join(directory, name), islice(stream, shard_records))
+        shards.append({"path": name, "split": split, "records": min(shard_records, total - start), **written})
+    if next(stream, None) is not None or kinds.total() != total:
+        raise UsageError(f"{split} was to have {total} records, and another number came; nothing may add or remove some meanwhile")
+    counts: dict[str, Any] = {"records": total}
+    for place, field in enumerate(COUNTED):
+        found = Counter[str]()
+        for kind, count in kinds.items():
+            found[kind[place]] += count
+        counts[field] = dict(sorted(found.items()))
+    return shards, counts
 
 
 def _clear(directory: str) -> None:
@@ -119,33 +198,26 @@ def _write_manifest(directory: str, manifest: dict[str, Any]) -> None:
 
 
 def write_shards(
-    directory: str, splits: Mapping[str, Sequence[Record]], *, config: dict[str, Any], shard_records: int
+    directory: str, splits: Mapping[str, Collection[Record]], *, config: dict[str, Any], shard_records: int
 ) -> dict[str, Any]:
     """Writes `directory/{train,heldout}-00000-of-0000N.tfrecord` and then the manifest, which it returns.
 
     `directory` is any fsspec path (local, memory://, gs://); what an earlier call wrote there is replaced. 2,500
-    records with shard_records=1,000 make three shards. A split without records has no shard and counts 0. Raises
-    UsageError on shard_records < 1 and on a record that is in both splits.
+    records with shard_records=1,000 make three shards. A split without records has no shard and counts 0. A split is
+    asked for its length and gone through, the smaller ones twice; no record is kept. Raises UsageError on shard_records < 1, on
+    a record that is in both splits and on text that UTF-8 cannot hold; the directory has no manifest then.
     """
     if shard_records < 1:
         raise UsageError(f"shard_records is {shard_records}; it must be at least 1")
-    seen: dict[str, str] = {}
-    for split, records in splits.items():
-        for record in records:
-            if seen.setdefault(record.id, split) != split:
-                raise UsageError(f"record {record.id} is in {seen[record.id]} and in {split}; remove it from one")
+    elsewhere = _ids_of_smaller(splits)
     _clear(directory)
-    shards = [
-        _write_shard(posixpath.join(directory, f"{split}-{name}"), split, part)
-        for split, records in splits.items()
-        for name, part in _shards(records, shard_records)
-    ]
+    written = {split: _write_split(directory, split, records, shard_records, elsewhere) for split, records in splits.items()}
     manifest = {
         "format_version": FORMAT_VERSION,
-        "shards": shards,
-        "counts": {split: _counts(records) for split, records in splits.items()},
+        "shards": [shard for shards, _ in written.values() for shard in shards],
+        "counts": {split: counts for split, (_, counts) in written.items()},
         "config": config,
-        "config_hash": hashlib.sha256(canonical_json(config).encode()).hexdigest(),
+        "config_hash": hashlib.sha256(canonical_bytes(config)).hexdigest(),
     }
     _write_manifest(directory, manifest)
     return manifest

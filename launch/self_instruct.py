@@ -2,9 +2,10 @@
 
 Leaves DIR/data (TFRecord shards and manifest), DIR/journal.sqlite and DIR/rejected.jsonl. The same command goes on
 where a stopped or killed run was. --config.teacher.base_url=URL asks a real endpoint; "offline" is the project's own
-server of grammars and word lists.
+server of grammars and word lists. Exit code 77: the budget is reached; 75: SIGTERM; 130: Ctrl-C; 2: an error of use.
 """
 
+import signal
 import sys
 from pathlib import Path
 
@@ -12,22 +13,44 @@ from absl import flags
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data_gen import UsageError
+from data_gen.estimate import estimate
+from data_gen.limits import BudgetReached
+from data_gen.progress import show
 from data_gen.self_instruct import SelfInstructConfig
 from data_gen.self_instruct import run as generate
 from launch import app
 
+BUDGET_REACHED, TERMINATED, INTERRUPTED = 77, 75, 130
 CONFIG = app.config_flag()
 WORKDIR = flags.DEFINE_string("workdir", None, "local directory of the run; is made if it is not there", required=True)
+MAX_COST = flags.DEFINE_float("max_cost", None, "US dollars that all runs on this directory may cost together")
+DRY_RUN = flags.DEFINE_bool("dry_run", False, "say how many requests, tokens and dollars are to come, and ask nothing")
+PARSE_ONLY = flags.DEFINE_bool("parse_only", False, "ask nothing: read the stored replies again and write what they give")
 
 
 def main(argv: list[str]) -> None:
     if not isinstance(CONFIG.value, SelfInstructConfig):
         raise UsageError(f"--config gave a {type(CONFIG.value).__name__}; self_instruct needs a SelfInstructConfig")
+    if DRY_RUN.value:
+        print(estimate(CONFIG.value, WORKDIR.value))
+        return
+    terminated: list[int] = []
+
+    def terminate(number: int, frame: object) -> None:
+        terminated.append(number)
+        signal.raise_signal(signal.SIGINT)  # the one stop that asyncio knows: replies on their way are waited for
+
+    signal.signal(signal.SIGTERM, terminate)
     try:
-        print(generate(CONFIG.value, WORKDIR.value))
+        with show() as progress:
+            summary = generate(CONFIG.value, WORKDIR.value, show=progress, max_cost=MAX_COST.value, parse_only=PARSE_ONLY.value)
+        print(summary)
+    except BudgetReached as stop:
+        print(f"stopped at the budget: {stop}. A larger --max_cost goes on from here; --parse_only writes what there is")
+        sys.exit(BUDGET_REACHED)
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here")
-        sys.exit(130)
+        sys.exit(TERMINATED if terminated else INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from data_gen.tfrecord import write_shards
 from tests import tiny
 
 STEP = 20
+TERMS = "https://example.com/terms_of_use: its output may train models,\n  except competing ones (https://example.com/what_competes)."
 ROWS = [
     {"step": 0, "heldout_loss": 3.0, "heldout_bits_per_byte": 1.5, "heldout_loss/language/ur": 3.25},
     {"step": 10, "loss": 2.0, "heldout_loss": 2.5, "heldout_bits_per_byte": 1.25},
@@ -37,7 +38,7 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A run on two sources, of which one has moved away."""
     root = tmp_path_factory.mktemp("card")
     records = tiny.conversations(20)
-    made_by = {"teacher": {"base_url": "https://api.example.com/v1", "model": "some-teacher", "terms": "no competing models"}}
+    made_by = {"teacher": {"base_url": "https://api.example.com/v1", "model": "some-teacher", "terms": TERMS}}
     write_shards(str(root / "urdu"), {"train": records[:18], "heldout": records[18:]}, config=made_by, shard_records=99)
     config = TrainConfig(lora=LoraConfig(rank=48))
     config.model.path = tiny.make_base(root / "secret base")
@@ -113,7 +114,8 @@ def test_a_run_from_random_weights_has_no_base(tmp_path: Path, workdir: str) -> 
 def test_data_and_recipe(tmp_path: Path, workdir: str) -> None:
     text = written(tmp_path, workdir)
     assert "18 records to train on, 2 held out; by source: self_instruct 18; by language: ur 18" in text
-    assert "teacher: some-teacher, terms: no competing models" in text
+    said = "its output may train models, except competing ones (<https://example.com/what_competes>)."
+    assert f"; teacher: some-teacher, terms: <https://example.com/terms_of_use>: {said}; manifest SHA-256" in text
     manifest = (Path(workdir).parent / "urdu" / "manifest.json").read_bytes()
     assert hashlib.sha256(manifest).hexdigest() in text
     assert "`gone`: no longer where the run read it" in text
@@ -121,6 +123,32 @@ def test_data_and_recipe(tmp_path: Path, workdir: str) -> None:
     shown = json.loads(text.split("```json\n")[1].split("```")[0])
     assert shown["lora"]["rank"] == 48 and shown["data"]["path"] == ["urdu", "gone"]
     assert "trainable%" in text and "lora_A" in text
+
+
+def source_said(**config: Any) -> str:
+    return card._source_said({"name": "urdu", "counts": {"train": {"records": 2}}, "sha256": "ab", "config": config})
+
+
+def test_the_terms_of_each_source() -> None:
+    head, end = "- `urdu`: 2 records to train on, 0 held out; ", "; manifest SHA-256 `ab`"
+    model = {"base_url": "https://api.example.com/v1", "model": "some-teacher"}
+    assert source_said(teacher=model) == f"{head}teacher: some-teacher, terms: not recorded; those of its provider hold{end}"
+    assert source_said(teacher={**model, "terms": "https://x.org/t; all of it"}, license="cc-by-4.0") == (
+        f"{head}teacher: some-teacher, terms: <https://x.org/t>; all of it; terms of the data: cc-by-4.0{end}"
+    )
+    assert source_said(teacher={**model, "terms": "see <https://x.org/t>."}).endswith(f"terms: see <https://x.org/t>.{end}")
+    offline = {"base_url": "offline", "model": "offline-teacher", "terms": ""}
+    assert source_said(teacher=offline) == f"{head}written by grammars and word lists, not by a language model{end}"
+    assert source_said(license="https://x.org/by/4.0/") == f"{head}terms of the data: <https://x.org/by/4.0/>{end}"
+
+
+def test_an_address_is_a_link_of_its_own() -> None:
+    """As a reader of Markdown sees it that is not the one of the hub: the address, and not the words around it."""
+    markdown_it = pytest.importorskip("markdown_it")
+    said = source_said(teacher={"base_url": "https://a.org/v1", "model": "m", "terms": "https://x.org/a_b_c; not _here_"})
+    tokens = markdown_it.MarkdownIt("commonmark").parse(said)
+    links = [child.attrs["href"] for token in tokens for child in token.children or [] if child.type == "link_open"]
+    assert links == ["https://x.org/a_b_c"]
 
 
 def test_results_stand_beside_the_bases(tmp_path: Path, workdir: str) -> None:

@@ -1,5 +1,7 @@
 """Every filter: one item it must keep, and the items it must reject with the right reason."""
 
+import time
+
 import pytest
 
 from data_gen.filters import CLOSED_TASKS, answer_language, offered_labels, reject_reason
@@ -80,3 +82,9 @@ def test_labels_are_the_last_brackets_of_several() -> None:
 )
 def test_language_of_a_translation(instruction: str, output: str, language: str) -> None:
     assert answer_language(Item("translation", instruction, "", output, "ur")) == language
+
+
+def test_a_bracket_that_never_closes_takes_no_time() -> None:
+    began = time.perf_counter()
+    assert offered_labels("(" + "،" * 300_000) == []
+    assert time.perf_counter() - began < 1

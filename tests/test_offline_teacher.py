@@ -1,10 +1,19 @@
 """The offline teacher: its protocol as an OpenAI client sees it, its truth file, its grammars' variety and sums."""
 
+import asyncio
 import hashlib
 import http.client
 import json
+import math
 import random
 import re
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,10 +25,12 @@ from data_gen import UsageError
 from data_gen.dedup import RougePool
 from data_gen.filters import offered_labels
 from data_gen.offline_grammar import MAKERS, Item, make_item
-from data_gen.offline_teacher import MODEL, complete, serve, write_items
+from data_gen.offline_items import write_items
+from data_gen.offline_teacher import MODEL, Server, complete, drawn_latency, serve
 from data_gen.prompt import load_task
 from data_gen.urdu import script_share
 
+ROOT = Path(__file__).resolve().parents[1]
 EQUATION = re.compile(r"^(\d+) ([-+×÷]) (\d+) = (\d+)$")
 
 
@@ -84,6 +95,45 @@ def test_a_reply_is_a_function_of_body_and_server_seed() -> None:
     assert len({reply["choices"][0]["message"]["content"] for reply in replies}) == 4
 
 
+def test_replies_are_those_of_earlier_versions() -> None:
+    """The quickstart's data and its results hang on them. The hash was made with the version before this test."""
+    hashed = hashlib.sha256()
+    for task in MAKERS:
+        for max_tokens in (300, 8192):
+            messages = [{"role": "user", "content": f"Task: {task}\nWrite exactly 10 new items."}]
+            body = json.dumps({"model": MODEL, "messages": messages, "max_tokens": max_tokens}).encode()
+            hashed.update(encode(complete(body, seed=1, fault_rate=0.2)[0]))
+    assert hashed.hexdigest() == "68f99fb2d7637512a75ff1ae89f433d77d3a136adc5840ba41f98b47242b2624"
+
+
+SCHEMA = {"type": "json_schema", "json_schema": {"name": "items", "strict": True, "schema": {"type": "object"}}}
+
+
+@pytest.mark.parametrize("task", MAKERS)
+def test_a_json_reply_is_one_object_with_what_was_sent(task: str) -> None:
+    reply, items = complete(encode(ask(task, 60, response_format=SCHEMA)), seed=0, fault_rate=0.3)
+    content = json.loads(reply["choices"][0]["message"]["content"])
+    assert set(content) == {"items"} and reply["choices"][0]["finish_reason"] == "stop"
+    assert {"whole", "malformed"} <= {item.shape for item in items}
+    for found, item in zip(content["items"], items, strict=True):
+        whole = {"instruction": item.instruction, "input": "", "output": item.output}
+        assert found == (whole if item.output is not None else {"instruction": item.instruction, "input": ""})
+
+
+def test_a_json_reply_is_cut_by_max_tokens() -> None:
+    reply, items = complete(encode(ask("ethics", 20, response_format=SCHEMA, max_tokens=400)), seed=0, fault_rate=0.0)
+    text, choice = reply["choices"][0]["message"]["content"], reply["choices"][0]
+    assert choice["finish_reason"] == "length" and 395 <= reply["usage"]["completion_tokens"] <= 400
+    assert text.count('{"instruction"') == len(items) and [item.shape for item in items[-2:]] == ["whole", "cut"]
+    rest = text.removeprefix('{"items": [')
+    for item in items[:-1]:
+        found, end = json.JSONDecoder().raw_decode(rest)
+        assert found["output"] == item.output
+        rest = rest[end:].removeprefix(", ")
+    with pytest.raises(ValueError):
+        json.loads(rest)
+
+
 @pytest.mark.parametrize(
     ("path", "body", "key", "status"),
     [
@@ -93,11 +143,15 @@ def test_a_reply_is_a_function_of_body_and_server_seed() -> None:
         ("/chat/completions", encode({"model": MODEL, "messages": [{"role": "user", "content": "hello"}]}), "k", 400),
         ("/chat/completions", encode(ask(max_tokens=0)), "k", 400),
         ("/chat/completions", encode(ask(count=100_000)), "k", 400),
+        ("/chat/completions", encode(ask(response_format={"type": "json_object"})), "k", 400),
+        ("/chat/completions", encode(ask(response_format="json")), "k", 400),
+        ("/chat/completions", encode(ask(response_format={"type": "json_schema", "json_schema": {"name": "x"}})), "k", 400),
         ("/chat/completions", encode({**ask(), "model": "gpt"}), "k", 404),
         ("/completions", encode(ask()), "k", 404),
         ("/chat/completions", encode(ask()), "wrong", 401),
         ("/chat/completions", encode(ask()), None, 401),
         ("/chat/completions", encode(ask()), "k", 200),
+        ("/chat/completions?x=1", encode(ask(response_format={"type": "text"})), "k", 200),
     ],
 )
 def test_what_a_real_endpoint_refuses_is_refused(path: str, body: bytes, key: str | None, status: int) -> None:
@@ -131,6 +185,24 @@ def test_errors_of_use() -> None:
         serve(seed=0, fault_rate=3)
     with serve(seed=0, fault_rate=0.0) as server, pytest.raises(UsageError, match="choose another"):
         serve(server.server_port, seed=0, fault_rate=0.0)
+    for wrong in ({"latency_s": -1.0}, {"batch_s": float("nan")}, {"latency_spread": float("inf")}, {"faults": "cut=2"}):
+        with pytest.raises(UsageError, match=next(iter(wrong))):
+            serve(seed=0, fault_rate=0.0, **wrong)  # type: ignore[arg-type]
+
+
+def test_the_command_takes_all_options(tmp_path: Path) -> None:
+    truth = tmp_path / "truth.jsonl"
+    command = [sys.executable, "-m", "data_gen.offline_teacher", "--seed=3", "--fault_rate=0.1", "--latency_s=0.01"]
+    more = ["--latency_spread=0.1", f"--truth_file={truth}", "--api_key=k", "--faults=identical=1", "--batch_s=0"]
+    with subprocess.Popen([*command, *more], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        with openai.OpenAI(base_url=process.stdout.readline().split()[0], api_key="k", max_retries=0) as client:
+            text = client.chat.completions.create(**ask("ethics")).choices[0].message.content
+        process.send_signal(signal.SIGINT)
+    assert process.returncode == 0 and text is not None and text.count("###") == 20
+    assert len(truth_of(truth)[0]) == 20 and len(truth_of(truth)[1]) == 1
+    wrong = subprocess.run([*command, "--faults=cutt=0.1"], cwd=ROOT, capture_output=True, text=True)
+    assert wrong.returncode == 2 and "'cutt=0.1' names no fault" in wrong.stderr
 
 
 def test_a_client_that_hung_up_counts_as_not_answered(tmp_path: Path) -> None:
@@ -146,6 +218,57 @@ def test_a_client_that_hung_up_counts_as_not_answered(tmp_path: Path) -> None:
                     connection.getresponse()
             connection.close()
     assert truth_of(truth)[1] == [hashlib.sha256(encode(ask("ethics"))).hexdigest()]
+
+
+def raw(server: Server, data: bytes) -> bytes:
+    """All that the server answers to these bytes until it ends the connection."""
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=5) as connection:
+        connection.sendall(data)
+        return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+def test_what_is_no_http_is_refused_and_the_connection_ends() -> None:
+    with serve(seed=0, fault_rate=0.0) as server:
+        for data, status in (
+            (b"hello\r\n\r\n", 400),
+            (b"POST /v1/models HTTP/1.1\r\nContent-Length: -5\r\n\r\n", 400),
+            (b"POST /v1/models HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n", 413),
+            (b"POST /v1/models HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", 411),
+            (b"GET /v1/models HTTP/1.1\r\nX: " + b"x" * 66_000, 431),
+            (b"GET /v1/models HTTP/1.1\r\nConnection: close\r\n\r\n", 200),
+        ):
+            assert raw(server, data).startswith(b"HTTP/1.1 %d " % status), data[:60]
+        expecting = b"POST /v1/x HTTP/1.1\r\nConnection: close\r\nExpect: 100-continue\r\nContent-Length: 0\r\n\r\n"
+        assert raw(server, expecting).startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 404 ")
+
+
+def test_hundreds_wait_at_once_without_threads() -> None:
+    async def ask_one(port: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        body = encode(ask(count=1))
+        writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+
+    async def ask_all(port: int) -> int:
+        tasks = [asyncio.create_task(ask_one(port)) for _ in range(200)]
+        await asyncio.sleep(0.1)
+        threads = threading.active_count()
+        await asyncio.gather(*tasks)
+        return threads
+
+    before, begun = threading.active_count(), time.monotonic()
+    with serve(seed=0, fault_rate=0.0, latency_s=0.3) as server:
+        assert asyncio.run(ask_all(server.server_port)) == before + 1
+    assert 0.3 < time.monotonic() - begun < 10 < 200 * 0.3
+    assert threading.active_count() == before
+
+
+def test_the_latency_is_log_normal() -> None:
+    rng = random.Random(0)
+    logs = [math.log(drawn_latency(0.2, 0.5, rng) / 0.2) for _ in range(4000)]
+    assert abs(statistics.fmean(logs)) < 0.04 and abs(statistics.stdev(logs) - 0.5) < 0.03
+    assert drawn_latency(0.2, 0.0, rng) == 0.2 and drawn_latency(0.0, 0.5, rng) == 0.0
 
 
 @pytest.mark.parametrize("task", MAKERS)

@@ -333,19 +333,83 @@ def test_ranges_are_short() -> None:
     assert [plan_text.between(pair) for pair, _ in pairs] == [said for _, said in pairs]
 
 
-def test_the_command_on_a_recipe_of_its_own(base: str, tmp_path: Path) -> None:
+def plan_command(base: str, tmp_path: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     file = tmp_path / "recipe.py"
     file.write_text(
         "from alif_jax.load import ModelSource\nfrom alif_jax.train import TrainConfig\n"
         f"def get_config(arg=''):\n    return TrainConfig(model=ModelSource(path={base!r}, attention='xla'))\n"
     )
+    command = [sys.executable, "launch/plan.py", f"--config={file}", "--topology=h100:8", *flags]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"XLA_FLAGS": ""})
 
-    flags = ("--config.data.sequence_length=64", "--topology=h100:8", "--json", "--tokens=1e6,2e6", f"--then={file}")
-    command = [sys.executable, "launch/plan.py", f"--config={file}", *flags]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"XLA_FLAGS": ""})
+
+def test_the_command_on_a_recipe_of_its_own(base: str, tmp_path: Path) -> None:
+    then = f"--then={tmp_path / 'recipe.py'}"
+    done = plan_command(base, tmp_path, "--config.data.sequence_length=64", "--json", "--tokens=1e6,2e6", then)
     assert done.returncode == 0, done.stderr
     whole = json.loads(done.stdout)
     assert [run["sequence_length"] for run in whole["runs"]] == [64, 2048]  # overrides are of --config
+
+
+# --- with what the data costs
+
+DATA = {"requests": 10, "cost_usd": 1.5, "worst_cost_usd": 20.0}
+
+
+def test_the_datas_cost_is_in_the_total_expected_and_at_most(plan: Plan) -> None:
+    whole = total([plan], DATA)
+    assert plan.cost_usd and plan.cost_usd_spot and plan.hours
+    assert whole["cost_usd"] == [pytest.approx(plan.cost_usd[0] + 1.5), pytest.approx(plan.cost_usd[1] + 20.0)]
+    assert whole["cost_usd_spot"] == [pytest.approx(plan.cost_usd_spot[0] + 1.5), pytest.approx(plan.cost_usd_spot[1] + 20.0)]
+    assert whole["hours"] == list(plan.hours) and whole["data"] == DATA and len(whole["runs"]) == 1
+    assert "data" not in total([plan, plan])
+
+
+def test_the_text_says_which_end_is_which(plan: Plan) -> None:
+    text = plan_text.report([plan], DATA, ["RECIPE", "requests  10", "cost      $1.50"])
+    assert text.startswith("data        RECIPE\n  requests  10\n  cost      $1.50\n\nmodel ")
+    line, ends = text.splitlines()[-2:]
+    assert line.startswith("total       the data and 1 run, ") and " hours of training, $" in line
+    assert ends.strip() == "the data's expected cost in the low end, its worst case in the high one"
+    assert plan_text.report([plan]) == plan_text.as_text(plan), "without data nothing is new"
+
+
+def test_a_cost_that_nobody_knows_is_not_in_the_total(plan: Plan) -> None:
+    unknown = {"cost_usd": None, "worst_cost_usd": None}
+    assert total([plan], unknown)["cost_usd"] is None and total([plan], unknown)["hours"]
+    assert plan_text.report([plan], unknown, ["R"]).endswith("hours of training, cost unknown")
+
+
+def test_the_command_with_a_recipe_of_data(base: str, tmp_path: Path) -> None:
+    recipe = tmp_path / "data.py"
+    recipe.write_text(
+        "from data_gen.self_instruct import SelfInstructConfig, TeacherConfig\n"
+        "def get_config(arg=''):\n"
+        "    teacher = TeacherConfig(base_url='offline', input_price=2.0, output_price=8.0)\n"
+        "    return SelfInstructConfig(teacher=teacher)\n"
+    )
+    done = plan_command(base, tmp_path, "--json", "--tokens=1e6", f"--data={recipe}", f"--data_workdir={tmp_path / 'nothing'}")
+    assert done.returncode == 0, done.stderr
+    whole = json.loads(done.stdout)
+    data, (run,) = whole["data"], whole["runs"]
+    assert data["requests"] > 0 and data["known_from"] == "assumptions"
+    assert whole["cost_usd"] == [
+        pytest.approx(run["cost_usd"][0] + data["cost_usd"]),
+        pytest.approx(run["cost_usd"][1] + data["worst_cost_usd"]),
+    ]
+    assert not (tmp_path / "nothing").exists()
+
+
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ("--data=configs/tiny.py:sft", "the recipe gave a TrainConfig; here plan.py needs a SelfInstructConfig"),
+        pytest.param("--data_workdir=x", "--data_workdir is of the data, and there is none", marks=pytest.mark.slow),
+    ],
+)
+def test_a_recipe_of_data_that_is_none(base: str, tmp_path: Path, flag: str, said: str) -> None:
+    done = plan_command(base, tmp_path, flag)
+    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
 
 
 # --- on this machine, and ahead of time

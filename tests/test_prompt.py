@@ -1,24 +1,43 @@
 """Requests and replies as text: the split of the seeds, the request's form, and replies good, malformed and cut off."""
 
+import hashlib
 import json
+import random
+import re
+import time
 from pathlib import Path
 
 import pytest
 
 from data_gen import UsageError
 from data_gen.config import Targets
-from data_gen.prompt import SYSTEM, build_messages, example_block, load_task, parse_reply, reply_choice
+from data_gen.limits import Usage
+from data_gen.prompt import (
+    REPLY_FORMATS,
+    SYSTEM,
+    build_messages,
+    example_block,
+    load_task,
+    parse_reply,
+    reply_choice,
+    reply_usage,
+    response_format,
+)
 from data_gen.record import Item
+from data_gen.urdu import normalise
 from tests.local_teacher import block, completion
 
 TASKS = list(vars(Targets()))
+TAGGED_PROMPTS = "8ae9a828e95c02d489f1addfdeb64559fc06e048f33acc647d01b798fb79212f"  # of all tasks' requests
 SEED = {"instruction": "لاہور پر مضمون لکھیں۔", "input": "", "output": "لاہور ایک شہر ہے۔", "language": "ur"}
 
 
 def write_task(root: Path, seeds: list[object]) -> Path:
     (root / "toy").mkdir(parents=True, exist_ok=True)
     (root / "toy" / "prompt.txt").write_text("Task: toy\nWrite {count} tasks like {these}.\n", encoding="utf-8")
-    (root / "rules.txt").write_text("Rules: {count}.\n", encoding="utf-8")
+    (root / "rules.txt").write_text("Rules: {count}, {no_input}.\n", encoding="utf-8")
+    for form in REPLY_FORMATS:
+        (root / f"form_{form}.txt").write_text(f"As {form}.\n", encoding="utf-8")
     lines = [seed if isinstance(seed, str) else json.dumps(seed, ensure_ascii=False) for seed in seeds]
     (root / "toy" / "seeds.jsonl").write_text("\n".join(lines), encoding="utf-8")
     return root
@@ -77,10 +96,214 @@ def test_request_form(tmp_path: Path) -> None:
     system, user = build_messages(task, items, 7)
     assert system == {"role": "system", "content": SYSTEM}
     assert user["content"] == (
-        "Task: toy\nWrite 7 tasks like {these}.\n\nRules: 7.\n\n\nExamples:\n"
+        "Task: toy\nWrite 7 tasks like {these}.\n\nRules: 7, <noinput>.\n\nAs tagged.\n\n\nExamples:\n"
         "###\nInstruction: لاہور پر مضمون لکھیں۔\nInput: <noinput>\nOutput: لاہور ایک شہر ہے۔\n"
         "###\nInstruction: جمع کریں۔\nInput: ۲ اور ۳\nOutput: ۵\nبس"
     )
+
+
+def test_request_for_json(tmp_path: Path) -> None:
+    root = write_task(tmp_path, [{**SEED, "topic": "a"}])
+    task = load_task("toy", heldout_share=0, seed=0, reply_format="json_schema", root=root)
+    items = [item for _, item in task.seeds["train"]] + [Item("toy", "جمع کریں۔", "۲ اور ۳", '"۵"\nبس', "ur")]
+    user = build_messages(task, items, 7)[1]["content"]
+    asked, examples = user.split("Examples:\n")
+    assert asked == 'Task: toy\nWrite 7 tasks like {these}.\n\nRules: 7, "".\n\nAs json_schema.\n\n\n'
+    shown = [json.loads(line) for line in examples.splitlines()]
+    assert shown == [{"instruction": i.instruction, "input": i.input, "output": i.output} for i in items]
+    assert "لاہور" in examples, "letters, not escapes of them"
+    tagged = load_task("toy", heldout_share=0, seed=0, root=root)
+    assert task.digest != tagged.digest and task.seeds == tagged.seeds
+    with pytest.raises(UsageError, match="reply_format is 'xml'; there are tagged, json_schema"):
+        load_task("toy", heldout_share=0, seed=0, reply_format="xml", root=root)
+
+
+def test_the_tagged_prompt_is_what_it_was() -> None:
+    """Replies of the offline teacher, and the quickstart's results with them, hang on every byte of it."""
+    [rules] = [line for line in load_task("ethics", heldout_share=0.1, seed=1).prompt.splitlines() if "stands in the" in line]
+    assert rules.endswith("so the input is always <noinput>.")
+    every = hashlib.sha256()
+    for name in TASKS:
+        task = load_task(name, heldout_share=0.1, seed=1)
+        every.update(repr(build_messages(task, [item for _, item in task.seeds["train"]][:8], 12)).encode())
+        every.update(task.digest.encode())
+    assert every.hexdigest() == TAGGED_PROMPTS
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_json_prompt_speaks_of_json_only(name: str) -> None:
+    task = load_task(name, heldout_share=0.1, seed=0, reply_format="json_schema")
+    user = build_messages(task, [item for _, item in task.seeds["train"]][:3], 5)[1]["content"]
+    assert user.startswith(f"Task: {name}\n") and "exactly 5 new items" in user
+    assert not any(word in user for word in ("###", "<noinput>", "Instruction:", "{count}", "{no_input}"))
+
+
+def test_the_schema_asks_for_what_is_read() -> None:
+    """As the guide to structured outputs wants a strict schema: every field required, no others, at every level."""
+    schema = {
+        "type": "object",
+        "properties": {
+            "items": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {"instruction": {"type": "string"}, "input": {"type": "string"}, "output": {"type": "string"}},
+                    "required": ["instruction", "input", "output"],
+                    "additionalProperties": False,
+                },
+            }
+        },
+        "required": ["items"],
+        "additionalProperties": False,
+    }
+    assert response_format() == {"type": "json_schema", "json_schema": {"name": "items", "strict": True, "schema": schema}}
+    good = {"instruction": "خط لکھیں۔", "input": "", "output": "سلام"}
+    lacking: list[dict[str, object]] = [{k: v for k, v in good.items() if k != field} for field in good]
+    for bad in [*lacking, {**good, "output": None}, {**good, "input": 3}]:
+        found = as_json(json.dumps({"items": [good, bad, good]}, ensure_ascii=False))
+        assert [fault for _, fault in found] == [None, "malformed", None]
+        assert json.loads(found[1][0].output) == bad  # kept to be seen
+
+
+def as_json(text: str, finish: str = "stop") -> list[tuple[Item, str | None]]:
+    return parse_reply("generation", "ur", completion(text, finish), "json_schema")
+
+
+def test_json_replies_there_and_back() -> None:
+    items = [
+        Item("generation", "خط\nلکھیں۔", "", 'پیارے دوست،\n\n###\nOutput: "نہیں" \\ ]}, {"a": 1}', "ur"),
+        Item("generation", "جذبہ بتائیں۔", "میں خوش ہوں۔", "خوشی", "ur"),
+    ]
+    sent = [vars(item) | {"input": item.input or "<noinput>"} for item in items]
+    text = json.dumps({"items": sent}, ensure_ascii=False, indent=1)
+    wanted = [(item, None) for item in items]
+    for around in ("{}", "```json\n{}\n```", "```\n{}```", "Here you are:\n{}", "<think>a {{}} b</think>\n\n{}", "so …</think>{}"):
+        assert as_json(around.format(text)) == wanted
+    assert as_json(json.dumps({"items": [vars(item) for item in items]})) == wanted  # in escapes
+    raw = '{"items": [{"instruction": "خط لکھیں۔", "input": "", "output": "سلام\nدوست"}]}'  # a line end that JSON forbids
+    assert as_json(raw)[0][0].output == "سلام\nدوست"
+    half = r'{"items": [{"instruction": "خط لکھیں۔", "input": "", "output": "\ud83d \ud83d\ude00"}]}'
+    assert as_json(half)[0][0].output == "\ufffd 😀"
+    assert as_json('{"items": []}') == []
+
+
+def test_a_cut_off_json_reply_keeps_its_whole_items() -> None:
+    """Cut at every character: the items whose end is there are kept, and the faults are those of a cut."""
+    items = [{"instruction": f"شعر {k} لکھیں۔", "input": "", "output": 'دل {"a": [1]}\n'} for k in range(3)]
+    text = json.dumps({"items": items}, ensure_ascii=False)
+    ends = [text.index('"}', text.index(f"شعر {k}") + 30) + 2 for k in range(3)]
+    for cut in range(1, len(text)):
+        whole = sum(end <= cut for end in ends)
+        found = as_json(text[:cut], "length")
+        assert [fault for _, fault in found][:whole] == [None] * whole
+        rest = text[ends[whole - 1] : cut].lstrip(" ,") if whole else text[:cut].removeprefix('{"items": [')
+        assert [(item.output, fault) for item, fault in found[whole:]] == ([(rest, "truncated")] if rest.strip("]}") else [])
+        assert {fault for _, fault in as_json(text[:cut])} <= {None, "malformed"}
+
+
+@pytest.mark.parametrize(
+    "text", ["معذرت", "[]", '{"items": 3}', '{"data": [{}]}', "null", '{"items": [' + "[" * 100_000, '{"items": [' + "9" * 5000]
+)
+def test_a_reply_that_is_no_such_json_is_malformed(text: str) -> None:
+    [(item, fault)] = as_json(text)
+    assert fault == "malformed" and item.output and text.endswith(item.output) and not item.instruction
+
+
+def test_a_mistake_in_json_costs_what_follows_it() -> None:
+    good = '{"instruction": "خط لکھیں۔", "input": "", "output": "سلام"}'
+    for bad in ("{'instruction': 1}", "{", '"a" "b"'):
+        assert [fault for _, fault in as_json(f'{{"items": [{good}, {bad}, {good}]}}')][:2] == [None, "malformed"]
+    for bad in ("3", "[]", "{}", '{"instruction": " ", "input": "", "output": "جی"}'):
+        assert [fault for _, fault in as_json(f'{{"items": [{good}, {bad}, {good}]}}')] == [None, "malformed", None]
+
+
+def test_thoughts_are_no_items() -> None:
+    text = "\n".join(block(f"شعر {k} لکھیں۔", "دل") for k in range(2))
+    wanted = parse_reply("generation", "ur", completion(text))
+    draft = block("مسودہ لکھیں۔", "نہیں")
+    for form in ("<think>\n{}\n</think>\n\n", "  <think>{}</think>", "Well …\n{}\n</think>\n", "<think></think>"):
+        thoughts = form.format(draft)
+        assert parse_reply("generation", "ur", completion(thoughts + text)) == wanted
+    for form in REPLY_FORMATS:
+        [(item, fault)] = parse_reply("generation", "ur", completion(f"<think>\n{draft}", "length"), form)
+        assert (item.instruction, fault) == ("", "truncated") and draft in item.output  # counted, and nothing of it kept
+    assert parse_reply("generation", "ur", completion("<think>" + text))[-1] == wanted[-1]  # never closed, and not cut off
+
+
+def one_expression(block: str) -> dict[str, str] | None:
+    """The form of a block as one expression says it, in a time that is quadratic in its lines."""
+    label = r"(?:^|\n)[ \t]*(?:Instruction|Input|Output):"
+    found = re.fullmatch(r"\s*Instruction:(.*?)(?:\n[ \t]*Input:(.*?))?\n[ \t]*Output:(.*)", block, re.DOTALL)
+    parts = [normalise(part or "") for part in found.groups()] if found else []
+    if not parts or any(re.search(label, part) for part in parts):
+        return None
+    return dict(zip(("instruction", "input", "output"), parts, strict=True))
+
+
+def test_blocks_are_read_as_one_expression_would() -> None:
+    pieces = "Instruction: Input: Output: خط x <noinput> # \n \r \u2028 \u200b \u00a0".split(" ")
+    pieces += [" ", "\t", "\n", "\nInput:", "\nOutput:"]
+    rng, whole = random.Random(0), 0
+    for _ in range(20_000):
+        text = "".join(["Instruction:"] * rng.randrange(2) + rng.choices(pieces, k=rng.randint(1, 9)))
+        if not text.strip():
+            continue
+        [(item, fault)] = parse_reply("generation", "ur", completion(text))
+        wanted = one_expression(text)
+        assert (fault is None) == bool(wanted and wanted["instruction"]), repr(text)
+        if wanted and fault is None:
+            given = "" if wanted["input"] == "<noinput>" else wanted["input"]
+            assert (item.instruction, item.input, item.output) == (wanted["instruction"], given, wanted["output"])
+            whole += 1
+    assert whole > 500
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "اردو میں " * 60_000,
+        "###\nInstruction: خط لکھیں۔\nOutput: " + "اردو میں لکھیں۔\n" * 40_000,
+        "###\n" * 250_000,
+        "###\nInstruction: a\n" + "Input: b\n" * 100_000,
+        "Instruction:" + ("\n" + " " * 50) * 20_000,
+        '{"items": [' * 90_000,
+        '{"items": [{"instruction": "' + "{ " * 400_000,
+        "```" + " " * 1_000_000,
+    ],
+    ids=["no_separator", "one_item", "separators", "inputs", "spaces", "heads", "one_string", "fence"],
+)
+def test_a_reply_of_a_megabyte_takes_no_quadratic_time(text: str) -> None:
+    """Each takes less than half a second; where the time is quadratic it is minutes."""
+    begin = time.process_time()
+    for form in REPLY_FORMATS:
+        for finish in ("stop", "length"):
+            parse_reply("generation", "ur", completion(text, finish), form)
+    assert time.process_time() - begin < 20
+
+
+@pytest.mark.parametrize(
+    ("usage", "wanted"),
+    [
+        ({"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14}, Usage(9, 5, 0)),
+        ({"prompt_tokens": 9, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 4}}, Usage(9, 5, 4)),
+        ({"prompt_tokens": 9, "completion_tokens": 5, "prompt_tokens_details": None}, Usage(9, 5, 0)),
+        ({"prompt_tokens": 9, "completion_tokens": 0, "prompt_tokens_details": {"cached_tokens": 10}}, Usage(9, 0, 0)),
+        ({"prompt_tokens": 9, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": "4"}}, Usage(9, 5, 0)),
+        ({"prompt_tokens": -1, "completion_tokens": 5}, None),
+        ({"prompt_tokens": True, "completion_tokens": 5}, None),
+        ({"prompt_tokens": 9, "completion_tokens": "5"}, None),
+        ({"prompt_tokens": 9}, None),
+        ([9, 5], None),
+        (None, None),
+    ],
+)
+def test_usage(usage: object, wanted: Usage | None) -> None:
+    assert reply_usage(json.dumps(json.loads(completion("x")) | {"usage": usage})) == wanted
+
+
+def test_no_usage() -> None:
+    for reply in (completion("x"), "", "[]", "3", '{"usage": ', "[" * 100_000):
+        assert reply_usage(reply) is None
 
 
 def test_reply_there_and_back() -> None:
@@ -92,13 +315,17 @@ def test_reply_there_and_back() -> None:
     assert parse_reply("generation", "ur", reply) == [(item, None) for item in items]
 
 
-def test_the_common_rules_are_part_of_what_is_asked(tmp_path: Path) -> None:
+@pytest.mark.parametrize("file", ["rules.txt", "form_tagged.txt"])
+def test_what_all_tasks_share_is_part_of_what_is_asked(tmp_path: Path, file: str) -> None:
     root = write_task(tmp_path, [{**SEED, "topic": "a"}])
     before = load_task("toy", heldout_share=0, seed=0, root=root)
-    (root / "rules.txt").write_text("Other rules.\n", encoding="utf-8")
+    (root / file).write_text("Other words.\n", encoding="utf-8")
     after = load_task("toy", heldout_share=0, seed=0, root=root)
-    assert after.prompt.endswith("\n\nOther rules.\n")
+    assert "\n\nOther words.\n" in after.prompt
     assert after.digest != before.digest and after.prompt_digest != before.prompt_digest
+    (root / file).unlink()
+    with pytest.raises(UsageError, match=f"toy: .*{file} is missing; .*rules.txt and form_tagged.txt"):
+        load_task("toy", heldout_share=0, seed=0, root=root)
 
 
 @pytest.mark.parametrize(

@@ -10,34 +10,50 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from data_gen import UsageError
 from data_gen.config import SelfInstructConfig, Targets
+from data_gen.endpoint import TeacherConfig
 from data_gen.journal import open_journal
+from data_gen.progress import Snapshot
 from data_gen.prompt import load_task
 from data_gen.self_instruct import Summary, run
-from data_gen.teacher import TeacherConfig
 from tests import plain_tfrecord
 from tests.local_teacher import Answer, LocalTeacher, block, completion
 
 ROOT = Path(__file__).resolve().parents[1]
+TERMS = "https://example.com/terms training other models is allowed"
 NONE = dict.fromkeys(asdict(Targets()), 0)
 
 
 def config(base_url: str, *, targets: dict[str, int], in_flight: int = 4, **more: object) -> SelfInstructConfig:
-    teacher = TeacherConfig(base_url=base_url, model="toy", max_in_flight=in_flight, backoff_s=0.01, max_attempts=3)
+    teacher = TeacherConfig(
+        base_url=base_url, model="toy", terms=TERMS, max_in_flight=in_flight, backoff_s=0.01, max_attempts=3
+    )
     made = SelfInstructConfig(targets=Targets(**{**NONE, **targets}), teacher=teacher, pool_lag=8, items_per_request=5)
     for name, value in more.items():
         setattr(made, name, value)
     return made
 
 
-def generate(workdir: Path, made: SelfInstructConfig) -> Summary:
-    return run(made, str(workdir), report=lambda line: None)
+class Said(list[str]):
+    """A screen for tests: what was said, line by line."""
+
+    def say(self, line: str) -> None:
+        self.append(line)
+
+    def update(self, snapshot: Callable[[], Snapshot]) -> None:
+        self.last = snapshot()
+
+
+def generate(workdir: Path, made: SelfInstructConfig, **options: Any) -> Summary:
+    return run(made, str(workdir), show=options.pop("show", Said()), **options)
 
 
 def outcome(workdir: Path) -> dict[str, bytes]:
@@ -91,11 +107,12 @@ def test_nothing_is_asked_on_suspicion(tmp_path: Path) -> None:
 def test_requests_learn_from_the_pool(tmp_path: Path) -> None:
     with LocalTeacher() as server:
         generate(tmp_path, config(server.base_url, targets={"generation": 80}))
-    rows = query(tmp_path, "SELECT idx, view, side, demos FROM request ORDER BY idx")
+    rows = query(tmp_path, "SELECT idx, about FROM request ORDER BY idx")
     made = {f["id"] for f in plain_tfrecord.directory(str(tmp_path / "data"))[1]["train"]}
-    from_pool = [idx for idx, _, _, demos in rows if made & set(json.loads(demos))]
+    about = {idx: json.loads(text) for idx, text in rows}
+    from_pool = [idx for idx in about if made & set(about[idx]["demos"])]
     assert from_pool and min(from_pool) >= 8  # pool_lag
-    assert all(view >= idx - 8 and view < idx for idx, view, _, _ in rows if idx >= 8)
+    assert all(idx - 8 <= about[idx]["view"] < idx for idx in about if idx >= 8)
 
 
 def test_held_out_items_never_descend_from_a_training_seed(tmp_path: Path) -> None:
@@ -165,7 +182,8 @@ def test_going_on_from_every_point_gives_the_same_data(tmp_path: Path) -> None:
     ("name", "value", "words"),
     [
         ("seed", 1, "seed=0, now it is 1"),
-        ("rouge_threshold", 0.6, "rouge_threshold"),
+        ("pool_lag", 16, "pool_lag=8, now it is 16"),
+        ("teacher.reply_format", "json_schema", "teacher.reply_format='tagged'"),
         ("teacher.seed", False, "teacher.seed=True, now it is False: set it back"),
         ("teacher.model", "other", "teacher.model='toy'"),
     ],
@@ -197,7 +215,7 @@ def test_a_config_that_got_no_answer_may_be_mended(tmp_path: Path) -> None:
     ("name", "value", "words"),
     [
         ("heldout_share", 0.9, "heldout_share is 0.9; it must be between 0 and 0.5"),
-        ("pool_lag", 2, "teacher.max_in_flight is 4; it must be between 1 and 2"),
+        ("pool_lag", 2, "teacher.max_in_flight is 4 and pool_lag 2"),
         ("min_acceptance", 0.0, "min_acceptance is 0.0; it must be between 0.0001 and 1"),
         ("max_tokens", 0, "max_tokens is 0; it must be between 1 and"),
         ("temperature", 3.0, "temperature is 3.0"),
@@ -219,7 +237,7 @@ def test_senseless_config(tmp_path: Path, name: str, value: object, words: str) 
 def test_work_directory_must_be_local_and_free(tmp_path: Path) -> None:
     made = config("http://127.0.0.1:9/v1", targets={"generation": 5})
     with pytest.raises(UsageError, match="not a local directory"):
-        run(made, "gs://bucket/x")
+        run(made, "gs://bucket/x", show=Said())
     with open_journal(str(tmp_path)), pytest.raises(UsageError, match="another process is working in"):
         generate(tmp_path, made)
 
@@ -253,11 +271,11 @@ def test_fields_that_some_endpoints_refuse_can_be_left_out(tmp_path: Path) -> No
 
 def test_offline_teacher_is_named_for_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "not\nread")
-    said: list[str] = []
+    said = Said()
     targets = {"generation": 10, "sentiment": 10}
     made = config("offline", targets=targets)
     made.teacher.model = "offline-teacher"
-    summary = run(made, str(tmp_path), report=said.append)
+    summary = generate(tmp_path, made, show=said)
     assert said == ["offline teacher: grammars and word lists, not a language model"]
     assert {task: sides["train"] for task, sides in summary.accepted.items()} == targets
     assert (tmp_path / "offline_truth.jsonl").stat().st_size
@@ -373,13 +391,13 @@ def test_empty_replies_stop_the_run(tmp_path: Path) -> None:
 
 CONFIG_FILE = """
 from data_gen.config import SelfInstructConfig, Targets
-from data_gen.teacher import TeacherConfig
+from data_gen.endpoint import TeacherConfig
 
 def get_config(arg=""):
-    teacher = TeacherConfig(base_url={url!r}, model="toy", max_in_flight=8)
+    teacher = TeacherConfig(base_url={url!r}, model="toy", terms={terms!r}, max_in_flight=40)
     none = dict(reasoning=0, ethics=0, question_answering=0, classification=0)
     targets = Targets(generation=120, translation=60, sentiment=60, **none)
-    return SelfInstructConfig(targets=targets, teacher=teacher, pool_lag=8, items_per_request=3)
+    return SelfInstructConfig(targets=targets, teacher=teacher, items_per_request=3)
 """
 
 
@@ -396,7 +414,7 @@ def test_killed_runs_end_as_an_undisturbed_one(tmp_path: Path, kills: int) -> No
     undisturbed, killed, recipe = tmp_path / "a", tmp_path / "b", tmp_path / "recipe.py"
     lost = 0
     with LocalTeacher(max_latency_s=0.8) as server:
-        recipe.write_text(CONFIG_FILE.format(url=server.base_url))
+        recipe.write_text(CONFIG_FILE.format(url=server.base_url, terms=TERMS))
         for k in range(kills):
             process = command(recipe, killed)
             wait_for_replies(killed, process, more=rng.randint(1, max(2, 60 // kills)))
@@ -411,7 +429,7 @@ def test_killed_runs_end_as_an_undisturbed_one(tmp_path: Path, kills: int) -> No
             answered = {body.encode() for (body,) in query(killed, "SELECT body FROM request WHERE status = 'done'")}
             counts = {body: server.asked[body] for body in answered}
             [(lost,)] = query(killed, "SELECT count(*) FROM attempt WHERE ended_at IS NULL")
-            assert lost <= 8 * (k + 1)
+            assert lost <= 40 * (k + 1)
         server.max_latency_s = 0.1
         last = command(recipe, killed)
         said, errors = last.communicate(timeout=60)

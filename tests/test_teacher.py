@@ -11,34 +11,41 @@ import openai
 import pytest
 
 from data_gen import UsageError
-from data_gen.journal import Journal, Request, open_journal, request_key
+from data_gen.account import Account
+from data_gen.endpoint import Endpoint, TeacherConfig
+from data_gen.journal import Journal, Request, open_journal
 from data_gen.record import canonical_json
-from data_gen.teacher import Teacher, TeacherConfig
+from data_gen.teacher import Teacher
 from tests.local_teacher import Answer, LocalTeacher, completion
 
 GOOD = completion("اچھا")
 SECRET = "sk-very-secret-key"
 
 
-def request(idx: int = 0) -> Request:
+def body(idx: int = 0) -> str:
     messages = [{"role": "system", "content": "s"}, {"role": "user", "content": f"Task: generation\n2 items, {idx}"}]
-    body = canonical_json({"model": "m", "messages": messages})
-    return Request(idx, request_key(body, "url"), "generation", "train", -1, ("seed:1",), body)
+    return canonical_json({"model": "m", "messages": messages, "max_tokens": 1000})
 
 
-def ask(workdir: Path, base_url: str, count: int = 1, *, answered_before: bool = False, **limits: object) -> list[str | None]:
+def plan(journal: Journal, idx: int) -> Request:
+    return journal.plan(idx, body(idx), {"side": "train"}, "url")
+
+
+def ask(
+    workdir: Path, base_url: str, count: int = 1, *, answered_before: bool = False, max_cost: float | None = None, **limits: object
+) -> list[str | None]:
     """Asks `count` requests one after the other, planning those that are new."""
     config = TeacherConfig(base_url=base_url, **{"backoff_s": 0.01, "max_attempts": 4, "give_up_s": 5.0, **limits})  # type: ignore[arg-type]
 
     async def one_by_one() -> list[str | None]:
         with open_journal(str(workdir)) as journal:
-            known = {stored.idx for stored in journal.requests()}
-            async with Teacher(config, base_url, journal, answered_before=answered_before) as teacher:
-                replies = []
-                for idx in range(count):
-                    if idx not in known:
-                        journal.plan(request(idx))
-                    replies.append(await teacher.ask(request(idx)))
+            known = list(journal.requests())
+            async with Endpoint(config, base_url) as endpoint:
+                account = Account(config, journal, max_cost)
+                teacher = Teacher(endpoint, journal, account, answered_before=answered_before)
+                requests = [known[idx] if idx < len(known) else plan(journal, idx) for idx in range(count)]
+                replies = [await teacher.ask(one) for one in requests]
+                await journal.committed()
                 return replies
 
     return asyncio.run(one_by_one())
@@ -60,9 +67,9 @@ def test_reply_is_kept_as_it_came_and_the_body_is_sent_as_stored(tmp_path: Path)
     raw = '{ "choices" : [{"message": {"content": "\\u0627"}, "x": 1.50}], "usage":{"n":1} }'
     with serve(Answer(body=raw)) as server:
         assert ask(tmp_path, server.base_url) == [raw]
-        assert list(server.asked) == [request().body.encode()]
+        assert list(server.asked) == [body().encode()]
     assert stored(tmp_path, "SELECT reply, error FROM attempt") == [(raw, None)]
-    assert stored(tmp_path, "SELECT status, body FROM request") == [("done", request().body)]
+    assert stored(tmp_path, "SELECT status, body FROM request") == [("done", body())]
 
 
 @pytest.mark.parametrize(
@@ -130,7 +137,7 @@ def test_unreachable_and_silent_servers(tmp_path: Path) -> None:
     with serve() as server:
         url = server.base_url
     began = time.monotonic()
-    with pytest.raises(UsageError, match=r"no connection: ConnectError.*tried 4 times.*check that the server runs"):
+    with pytest.raises(UsageError, match=r"no connection: Connect call failed.*tried 4 times.*check that the server runs"):
         ask(tmp_path, url, give_up_s=0.3)
     with serve(*[Answer(body=GOOD, wait_s=2)] * 10) as server, pytest.raises(UsageError, match="no reply within 0.1 s"):
         ask(tmp_path, server.base_url, timeout_s=0.1, give_up_s=0.15)
@@ -152,13 +159,13 @@ def test_all_workers_wait_when_one_is_told_to(tmp_path: Path) -> None:
 
     async def both(url: str) -> list[str | None]:
         with open_journal(str(tmp_path)) as journal:
-            async with Teacher(config, url, journal, answered_before=False) as teacher:
-                journal.plan(request(0))
-                journal.plan(request(1))
-                first = asyncio.create_task(teacher.ask(request(0)))
+            async with Endpoint(config, url) as endpoint:
+                teacher = Teacher(endpoint, journal, Account(config, journal, None), answered_before=False)
+                requests = [plan(journal, 0), plan(journal, 1)]
+                first = asyncio.create_task(teacher.ask(requests[0]))
                 while not stored(tmp_path, "SELECT 1 FROM attempt WHERE error IS NOT NULL"):
                     await asyncio.sleep(0.01)
-                return [await teacher.ask(request(1)), await first]
+                return [await teacher.ask(requests[1]), await first]
 
     with serve(Answer(429), Answer(body=GOOD), Answer(body=GOOD)) as server:
         assert asyncio.run(both(server.base_url)) == [GOOD, GOOD]
@@ -207,15 +214,15 @@ def test_a_malformed_reply_is_never_done_even_for_a_moment(tmp_path: Path, monke
     monkeypatch.setattr(Journal, "_end", watched)
     with serve(Answer(body="<html>"), Answer(body=GOOD)) as server:
         ask(tmp_path, server.base_url)
-    assert [(number, error is None, reply) for _, number, error, reply in seen] == [(1, False, "<html>"), (2, True, GOOD)]
+    assert [(attempt.number, error is None, reply) for attempt, error, reply, *_ in seen] == [(1, False, "<html>"), (2, True, GOOD)]
 
 
 def test_a_journal_with_a_gap_is_not_used(tmp_path: Path) -> None:
     with open_journal(str(tmp_path)) as journal:
-        journal.plan(request(0))
-        journal.plan(request(2))
+        plan(journal, 0)
+        plan(journal, 2)
         with pytest.raises(UsageError, match="journal.sqlite is damaged"):
-            journal.requests()
+            list(journal.requests())
 
 
 def test_one_bad_request_fails_and_the_run_goes_on(tmp_path: Path) -> None:
