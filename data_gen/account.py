@@ -7,6 +7,7 @@ connected) costs nothing; one that may have been answered (timed out, cut off, m
 
 import asyncio
 import json
+from dataclasses import replace
 
 from data_gen import UsageError
 from data_gen.endpoint import TeacherConfig, max_tokens_of
@@ -27,10 +28,13 @@ class Account:
         if max_cost is not None and not max_cost >= 0:
             raise UsageError(f"--max_cost={max_cost}: US dollars, 0 or more")
         self.price, self._journal = config.price(), journal
-        self.usage, spent = journal.spent(self.price)
+        if self.price:
+            journal.price_unpriced(replace(self.price, factor=1.0))
+        self.usage, spent = journal.spent()
         self.retries = journal.retries()
         self.budget = Budget(max_cost, spent)
         self._settled = asyncio.Event()
+        self._held = 0
 
     def worst(self, request: Request) -> Usage:
         """The most that a request can take."""
@@ -51,7 +55,16 @@ class Account:
     async def room(self, worst: Usage) -> None:
         """Waits until one more fits the budget."""
         while not self.fits(worst):
-            await self._settled.wait()
+            self._held += 1
+            try:
+                await self._settled.wait()
+            finally:
+                self._held -= 1
+
+    @property
+    def waiting(self) -> str:
+        """Whether requests wait for the budget, in words, or ""."""
+        return f"{self._held} wait for what others leave of the budget" if self._held else ""
 
     def begin(self, request: Request, worst: Usage, batch: int | None = None) -> Attempt:
         """Reserves and notes an attempt, which may be sent when the journal has committed."""
@@ -59,9 +72,12 @@ class Account:
         self.budget.reserve(cost or 0.0)
         return self._journal.sent(request, worst, cost, batch)
 
-    def resume(self, attempt: Attempt) -> None:
-        """Reserves for an attempt in a batch that an earlier run sent."""
+    def resume(self, attempt: Attempt) -> Attempt:
+        """Reserves for an attempt in a batch that an earlier run sent: at the price known now, as it will be booked."""
+        if self.price:
+            attempt = replace(attempt, worst_cost=self.price.of(attempt.worst))
         self.budget.reserve(attempt.worst_cost or 0.0)
+        return attempt
 
     def answered(self, attempt: Attempt, reply: str) -> Usage:
         """Keeps a good reply and books what it cost."""

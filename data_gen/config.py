@@ -1,10 +1,17 @@
 """The typed config of the self-instruct recipe: values and their bounds."""
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
 from data_gen import UsageError
 from data_gen.endpoint import TeacherConfig
 from data_gen.filters import SCRIPT_OF_LANGUAGE
+
+# May differ between two runs on one work directory: they decide how fast, where to and what is kept, not what is asked.
+_ASKED = ("model", "reply_format", "seed", "max_tokens_field", "offline_fault_rate")
+_FREE = {"shard_records", "min_acceptance", "rouge_threshold", "pool_lag"}
+_FREE |= {f"teacher.{one.name}" for one in fields(TeacherConfig) if one.name not in _ASKED}
 
 
 @dataclass(kw_only=True)
@@ -22,7 +29,9 @@ class Targets:
 
 @dataclass(kw_only=True)
 class SelfInstructConfig:
-    """What to generate. On a work directory already begun only targets, limits and shard size may change."""
+    """What to generate. On a work directory already begun only that may change which changes no request: targets, the novelty
+    filter's threshold, shard size, where the teacher is, what it costs and how hard it is pressed.
+    """
 
     seed: int = 0
     language: str = "ur"
@@ -43,7 +52,7 @@ class SelfInstructConfig:
         """Raises UsageError naming the first field that makes no sense."""
         bounds: list[tuple[str, float, float, float]] = [
             ("heldout_share", self.heldout_share, 0, 0.5),
-            ("rouge_threshold", self.rouge_threshold, 0, 1),
+            ("rouge_threshold", self.rouge_threshold, 0, 0.99),
             ("min_acceptance", self.min_acceptance, 0.0001, 1),
             ("temperature", 0 if self.temperature is None else self.temperature, 0, 2),
             ("max_tokens", self.max_tokens, 1, float("inf")),
@@ -63,6 +72,12 @@ class SelfInstructConfig:
         if not any(asdict(self.targets).values()):
             raise UsageError("all targets are 0; set one, for example --config.targets.generation=50")
 
+    def asked(self, digests: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, int]]:
+        """What decides what is asked, by dotted name (with the digest of each task's prompt and seeds), and the targets."""
+        flat = {name: value for name, value in _flat(asdict(self)).items() if name not in _FREE}
+        targets = {name: flat.pop(name) for name in list(flat) if name.startswith("targets.")}
+        return flat | {f"seeds and prompt of {name}": digest for name, digest in digests.items()}, targets
+
     def check_lag(self, pool_lag: int | None) -> None:
         """Raises UsageError for a lag, given here or when the work directory was begun, that is shorter than the window."""
         if pool_lag is not None and pool_lag < self.teacher.max_in_flight:
@@ -70,3 +85,11 @@ class SelfInstructConfig:
                 f"teacher.max_in_flight is {self.teacher.max_in_flight} and pool_lag {pool_lag}: a request waits for the one that "
                 "many before it, so no more can be in flight. Lower max_in_flight; or give a larger pool_lag and another --workdir"
             )
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"teacher": {"model": "m"}} → {"teacher.model": "m"}."""
+    flat: dict[str, Any] = {}
+    for key, inner in value.items():
+        flat |= _flat(inner, f"{prefix}{key}.") if isinstance(inner, dict) else {prefix + key: inner}
+    return flat

@@ -2,13 +2,15 @@
 how often and at what price is teacher.py's, batch.py's and account.py's matter.
 
 What may go wrong is of four kinds:
-  busy     429, 503, 529, time-out, no connection   worth waiting for, longer each time
-  broken   other 5xx, a malformed reply             worth a few more attempts; then this request has failed
-  request  400, 413, 422                            this request will never work
-  config   401, 403, 404, no credit                 no request will
+  busy     429, 502, 503, 504, 529, time-out, no connection   worth waiting for, longer each time
+  broken   other 5xx, a malformed reply                       worth a few more attempts; then this request has failed
+  request  400, 413, 422                                      this request will never work
+  config   401, 403, 404, no credit                           no request will
 """
 
+import asyncio
 import logging
+import math
 import os
 import random
 import re
@@ -28,8 +30,9 @@ from data_gen.limits import Price
 OFFLINE = "offline"
 CONNECT_S, MAX_BACKOFF_S, MAX_RETRY_AFTER_S = 30.0, 30.0, 600.0
 BUSY_STATUS = (429, 503, 529)  # said by an endpoint that has too much to do
-# What ends a call after its request was sent: it may have been answered, and paid for.
-_SENT = (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError, ConnectionResetError, BrokenPipeError)
+# What ends a call before its request is sent. After anything else it may have been answered, and paid for.
+_UNSENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, httpx2.LocalProtocolError, httpx2.UnsupportedProtocol)
+_GAVE_UP = (408, 504, 524)  # statuses of a server or proxy that waited in vain for a reply, which may come and be paid for
 CALL_ERRORS = (openai.APIError, httpx2.HTTPError, aiohttp.ClientError)  # what one call of the SDK may raise
 _URL = re.compile(r"https?://\S+")
 Kind = Literal["busy", "broken", "request", "config"]
@@ -75,11 +78,12 @@ class TeacherConfig:
 
     def validate(self) -> None:
         """Raises UsageError naming the first field that makes no sense."""
-        high = float("inf")
+        high = 1e9
         bounds: list[tuple[str, float | None, float, float]] = [
             ("max_attempts", self.max_attempts, 1, 100),
             ("give_up_s", self.give_up_s, 0, high),
-            ("timeout_s", self.timeout_s, 0.001, high),
+            ("timeout_s", self.timeout_s, 0.001, 86_400),
+            ("backoff_s", self.backoff_s, 0, 600),
             ("max_failures", self.max_failures, 1, 1000),
             ("max_in_flight", self.max_in_flight, 1, 50_000),
             ("latency_tolerance", self.latency_tolerance, 1.1, high),
@@ -143,7 +147,7 @@ def kind_of(status: int, text: str) -> Kind:
     """What an HTTP status means, with the body's text."""
     if status == 429 and "insufficient_quota" in text:
         return "config"
-    if status in (408, 409, *BUSY_STATUS):
+    if status in (408, 409, 502, 504, *BUSY_STATUS):
         return "busy"
     if status in (400, 413, 422):
         return "request"
@@ -151,7 +155,7 @@ def kind_of(status: int, text: str) -> Kind:
 
 
 def retry_after(headers: httpx2.Headers) -> float | None:
-    """Seconds of a Retry-After header, which is a number or a date; None without a usable one.
+    """Seconds of a Retry-After header, which is a number or a date; None without a usable one, 0 for a date gone by.
 
     A date is taken against the server's own clock, where it says what time it has: ours may be wrong, or be set meanwhile.
     """
@@ -168,14 +172,12 @@ def retry_after(headers: httpx2.Headers) -> float | None:
         except ValueError:
             now = time()
         seconds = then - now
-    return min(max(seconds, 0.0), MAX_RETRY_AFTER_S)
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER_S) if math.isfinite(seconds) else None
 
 
 def backoff(config: TeacherConfig, error: AttemptError, number: int) -> float:
-    """Seconds to the next attempt: what the server asked for, else 1, 2, 4 … × backoff_s, less up to half of it."""
-    if error.wait_s is not None:
-        return error.wait_s
-    return min(config.backoff_s * 2.0 ** min(number - 1, 10), MAX_BACKOFF_S) * random.uniform(0.5, 1.0)
+    """Seconds to the next attempt: 1, 2, 4 … × backoff_s, less up to half of it; more where the server asked for more."""
+    return max(error.wait_s or 0.0, min(config.backoff_s * 2.0 ** min(number - 1, 10), MAX_BACKOFF_S) * random.uniform(0.5, 1.0))
 
 
 def _read_key(variable: str) -> str:
@@ -210,17 +212,23 @@ class Endpoint:
         await self.client.close()
 
     async def post(self, path: str, body: str) -> str:
-        """The raw text of a good reply. Raises AttemptError."""
+        """The raw text of a good reply, JSON and so UTF-8 whatever its header says. Raises AttemptError."""
         try:
-            response = await self.client.post(
-                path,
-                cast_to=httpx2.Response,
-                content=body.encode(),
-                options={"headers": {"Content-Type": "application/json"}},
-            )
+            async with asyncio.timeout(self.config.timeout_s):  # the client's own is from byte to byte; a proxy may drip blanks
+                response = await self.client.post(
+                    path,
+                    cast_to=httpx2.Response,
+                    content=body.encode(),
+                    options={"headers": {"Content-Type": "application/json"}},
+                )
+        except TimeoutError:
+            raise self._late() from None
         except CALL_ERRORS as error:
             raise self.failure(error) from None  # the SDK's error is not chained: it may repeat the key
-        return response.text
+        return self.clean(response.content.decode("utf-8-sig", "replace"))
+
+    def _late(self) -> AttemptError:
+        return AttemptError("busy", f"no reply within {self.config.timeout_s:g} s", paid=True)
 
     def failure(self, error: Exception) -> AttemptError:
         """What an error of a call means, with a message that holds no key."""
@@ -228,19 +236,19 @@ class Endpoint:
             text = self.clean(error.response.text)[:500]
             message = f"HTTP {error.status_code}: {' '.join(text.split())}"
             kind = kind_of(error.status_code, text)
-            return AttemptError(kind, message, retry_after(error.response.headers), error.status_code)
+            wait_s, gave_up = retry_after(error.response.headers), error.status_code in _GAVE_UP
+            return AttemptError(kind, message, wait_s, error.status_code, paid=gave_up)
         # The SDK's transport takes a refused connection for a time-out; the causes of what it raises know better.
         causes: list[BaseException] = [error]
         while causes[-1].__cause__ is not None:
             causes.append(causes[-1].__cause__)
-        for cause in causes:
-            if isinstance(cause, aiohttp.SocketTimeoutError):
-                return AttemptError("busy", f"no reply within {self.config.timeout_s:g} s", paid=True)
-            if isinstance(cause, _SENT):
-                return AttemptError("busy", f"connection lost: {type(cause).__name__}", paid=True)
+        if any(isinstance(cause, aiohttp.SocketTimeoutError) for cause in causes):
+            return self._late()
+        sent = not any(isinstance(cause, _UNSENT) for cause in causes)
         # Of errors that are not the system's the text may hold what was sent, the header with the key included.
         said = causes[-1].strerror if isinstance(causes[-1], OSError) else ""
-        return AttemptError("busy", self.clean(f"no connection: {said or type(causes[-1]).__name__}"))
+        message = f"{'connection lost' if sent else 'no connection'}: {said or type(causes[-1]).__name__}"
+        return AttemptError("busy", self.clean(message), paid=sent)
 
     def clean(self, text: str) -> str:
         """A text without the key."""
@@ -267,9 +275,9 @@ class Endpoint:
         return f"{came}. Check teacher.model={config.model!r} and the account."
 
 
-def choice_error(endpoint: Endpoint, error: ValueError) -> AttemptError:
+def malformed(error: ValueError) -> AttemptError:
     """A reply with status 200 that is none: perhaps paid for."""
-    return AttemptError("broken", endpoint.clean(f"malformed reply: {error}"), paid=True)
+    return AttemptError("broken", f"malformed reply: {error}", paid=True)
 
 
 def max_tokens_of(fields: dict[str, Any]) -> int | None:

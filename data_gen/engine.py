@@ -28,6 +28,9 @@ class Asks(Protocol):
     def waiting(self) -> str: ...
 
     @property
+    def in_flight(self) -> int: ...
+
+    @property
     def stopping(self) -> str: ...
 
     async def ask(self, request: Request) -> str | None: ...
@@ -67,23 +70,26 @@ class Order:
     accepted: int = 0
     reused: int = 0
     failed: int = 0
-    in_flight: int = 0
     open: dict[int, Request] = field(default_factory=dict)
     replies: dict[int, str | None] = field(default_factory=dict)  # here, and an earlier one is not
     unsent: deque[int] = field(default_factory=deque)
 
 
-def recall(order: Order) -> None:
-    """Goes through the journal: what was answered is accepted again, from its raw reply; nothing is asked."""
+def recall(order: Order, show: Shows, snapshot: Callable[[], Snapshot], *, only_answered: bool = False) -> None:
+    """Goes through the journal: what was answered is accepted again, from its raw reply; nothing is asked.
+
+    only_answered: nothing will be, so what has no reply does not hold back what comes after it.
+    """
     order.journal.forget_items()
     for request in order.journal.requests():
         _planned(order, request)
-        if request.status in (DONE, FAILED):
+        if request.status in (DONE, FAILED) or only_answered:
             order.reused += request.reply is not None
             order.replies[request.idx] = request.reply
         else:
             order.unsent.append(request.idx)
         _accept_ready(order)
+        show.update(snapshot)
         if request.idx % _COMMIT_EVERY == 0:
             order.journal.commit()
     order.journal.commit()
@@ -130,7 +136,6 @@ async def ask_all(order: Order, teacher: Asks, show: Shows, snapshot: Callable[[
                 task = asyncio.create_task(teacher.ask(request))
                 task.add_done_callback(finished.put_nowait)
                 tasks[task] = request.idx
-            order.in_flight = len(tasks)
             show.update(snapshot)
             if not tasks:
                 break
@@ -139,14 +144,18 @@ async def ask_all(order: Order, teacher: Asks, show: Shows, snapshot: Callable[[
     finally:
         if tasks and teacher.stopping:
             show.say(teacher.stopping)
-        await teacher.drain(tasks.items())
-        order.journal.commit()
+        draining = asyncio.create_task(teacher.drain(tasks.items()))
+        while not draining.done():
+            await asyncio.wait({draining}, timeout=SHOW_S)
+            show.update(snapshot)
+        await draining
 
 
 async def _some(finished: asyncio.Queue[asyncio.Task[str | None]]) -> list[asyncio.Task[str | None]]:
     """Those that have finished: at least one, or none after a while."""
     try:
-        some = [await asyncio.wait_for(finished.get(), SHOW_S)]
+        async with asyncio.timeout(SHOW_S):  # wait_for of Python 3.11 may swallow a Ctrl-C
+            some = [await finished.get()]
     except TimeoutError:
         return []
     while not finished.empty():

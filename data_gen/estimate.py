@@ -4,6 +4,7 @@ Nothing is asked, locked or written here: an estimate works beside a run that go
 from bytes; once a work directory holds a few replies, what its endpoint counted is taken instead, task by task.
 """
 
+import json
 import os
 import random
 import sqlite3
@@ -18,12 +19,11 @@ from typing import Any
 from data_gen import UsageError
 from data_gen.config import SelfInstructConfig
 from data_gen.endpoint import OFFLINE
-from data_gen.journal import ACCEPTED, DONE
+from data_gen.journal import ACCEPTED, DONE, check_same
 from data_gen.limits import Usage, token_bound
-from data_gen.planner import TARGET_REACHED, Cell, cells_of
-from data_gen.prompt import Task, build_messages, example_block, load_task
+from data_gen.planner import TARGET_REACHED, Cell, cells_of, load_tasks, request_body
+from data_gen.prompt import Task, example_block
 from data_gen.readable import dollars, tokens
-from data_gen.record import canonical_json
 
 ASSUMED_ACCEPTANCE = 0.7  # of the items asked for; the quickstart's run keeps 0.79
 ENOUGH_REPLIES = 20  # before that a work directory's own figures say too little
@@ -55,20 +55,33 @@ class Estimate:
     worst_completion_tokens: int
     cost_usd: float | None
     worst_cost_usd: float | None
+    spent_usd: float  # by earlier runs on this work directory, as far as a price was known
     known_from: str  # "assumptions", or "N replies of this work directory"
 
     def __str__(self) -> str:
+        return self.text(None)
+
+    def text(self, max_cost: float | None) -> str:
+        """Some aligned lines; with a budget, what it is good for."""
         money = "unknown: teacher.input_price and teacher.output_price, US dollars per million tokens, are not set"
         if self.cost_usd is not None and self.worst_cost_usd is not None:
-            money = f"{dollars(self.cost_usd)}, at most {dollars(self.worst_cost_usd)}"
+            money = f"{dollars(self.cost_usd)}; {dollars(self.worst_cost_usd)} if every reply were as long as max_tokens"
         doubt = "; a reasoning model's thoughts come on top" if self.known_from == ASSUMPTIONS else ""
         return "\n".join([
             f"requests  {self.requests:,} to be answered",
-            f"tokens    {tokens(self.prompt_tokens)} in, {tokens(self.completion_tokens)} out, "
-            f"at most {tokens(self.worst_completion_tokens)} out (each reply as long as max_tokens)",
+            f"tokens    {tokens(self.prompt_tokens)} in, {tokens(self.completion_tokens)} out",
             f"cost      {money}",
+            *([f"spent     {dollars(self.spent_usd)} before"] if self.spent_usd else []),
+            *([f"budget    {self._verdict(max_cost)}"] if max_cost is not None else []),
             f"by        {self.known_from}{doubt}",
         ])  # fmt: skip
+
+    def _verdict(self, max_cost: float) -> str:
+        if self.cost_usd is None or self.worst_cost_usd is None:
+            return f"{dollars(max_cost)} needs a price"
+        left = max_cost - self.spent_usd
+        reach = "enough in any case" if left >= self.worst_cost_usd else "enough" if left >= self.cost_usd else "not enough"
+        return f"{dollars(max_cost)}: {reach}"
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -104,9 +117,10 @@ def estimate(config: SelfInstructConfig, workdir: str | None = None) -> Estimate
     """
     config.validate()
     goals = dict(cell for name, target in asdict(config.targets).items() for cell in cells_of(config, name, target))
-    tasks = {name: _load(config, name) for name in dict.fromkeys(name for name, _ in goals)}
+    tasks = load_tasks(config)
     expected = {cell: _expected(config, tasks[cell[0]], cell) for cell in goals}
-    known = _read_journal(workdir) if workdir else {}
+    known, spent, begun_with = _read_journal(workdir) if workdir else ({}, 0.0, {})
+    check_same(begun_with, config.asked({name: task.digest for name, task in tasks.items()})[0])
     replies = sum(one.count for one in known.values())
     measured = replies >= ENOUGH_REPLIES
     if measured:
@@ -127,13 +141,9 @@ def estimate(config: SelfInstructConfig, workdir: str | None = None) -> Estimate
         worst_completion_tokens=worst,
         cost_usd=_money(config, Usage(prompt, completion, cached)),
         worst_cost_usd=_money(config, Usage(bound, worst)),
+        spent_usd=spent,
         known_from=f"{replies:,} replies of this work directory" if measured else ASSUMPTIONS,
     )
-
-
-def _load(config: SelfInstructConfig, name: str) -> Task:
-    form = config.teacher.reply_format
-    return load_task(name, heldout_share=config.heldout_share, seed=config.seed, reply_format=form)
 
 
 def _money(config: SelfInstructConfig, usage: Usage) -> float | None:
@@ -148,13 +158,14 @@ def _expected(config: SelfInstructConfig, task: Task, cell: Cell) -> _Reply:
     rng = random.Random(f"{config.seed} estimate {cell}")
     seeds = [item for _, item in task.seeds[cell[1]]]
     shown = min(config.seeds_per_prompt + config.pool_per_prompt, len(seeds))
-    drawn = [build_messages(task, rng.sample(seeds, shown), config.items_per_request) for _ in range(PROMPTS)]
+    bodies = [request_body(config, task, rng.sample(seeds, shown), rng) for _ in range(PROMPTS)]
+    drawn = [json.loads(body)["messages"] for body in bodies]
     block = statistics.fmean(count_tokens(example_block(item)) for item in seeds)
     return _Reply(
         accepted=ASSUMED_ACCEPTANCE * config.items_per_request,
         prompt=statistics.fmean(sum(count_tokens(message["content"]) for message in messages) for messages in drawn),
         completion=min(config.items_per_request * block, config.max_tokens),
-        prompt_bound=max(token_bound(canonical_json({"messages": messages})) for messages in drawn),
+        prompt_bound=max(map(token_bound, bodies)),
     )
 
 
@@ -207,22 +218,26 @@ WHERE reply IS NOT NULL AND error IS NULL AND iif(json_valid(reply), json_type(r
 GROUP BY task, side"""
 
 
-def _read_journal(workdir: str) -> dict[Cell, _Replies]:
-    """Each cell's replies, read beside whoever holds the lock; {} where there is no journal."""
+def _read_journal(workdir: str) -> tuple[dict[Cell, _Replies], float, dict[str, Any]]:
+    """Each cell's replies, dollars spent, and the config (where something was answered) that the directory was begun with; read
+    beside whoever holds the lock.
+    """
     path = os.path.join(workdir, "journal.sqlite")
     if not os.path.exists(path):
-        return {}
+        return {}, 0.0, {}
     # A database that nobody has open is read as it lies there: SQLite would make its side files anew to look into them.
     how = "mode=ro" if os.path.exists(path + "-wal") else "mode=ro&immutable=1"
     try:
         with closing(sqlite3.connect(f"file:{urllib.parse.quote(os.path.abspath(path))}?{how}", uri=True)) as db:
             counts, items, usage = (db.execute(sql).fetchall() for sql in (_COUNTS, _ITEMS, _USAGE))
+            [[spent]] = db.execute("SELECT total(cost) FROM attempt")
+            begun_with = {name: json.loads(value) for name, value in db.execute("SELECT name, value FROM config")} if counts else {}
     except sqlite3.DatabaseError as error:
         raise UsageError(f"{path} cannot be read as a journal: {error}; give another --workdir") from error
     kept = {(task, side): accepted * came / max(judged, 1) for task, side, accepted, judged, came in items}
     measured = {(task, side): (count, Usage(*sums)) for task, side, count, *sums in usage}
     none = _Replies()
-    return {
+    known = {
         (task, side): _Replies(
             count,
             kept.get((task, side), none.acceptable),
@@ -230,3 +245,4 @@ def _read_journal(workdir: str) -> dict[Cell, _Replies]:
         )
         for task, side, count in counts
     }
+    return known, spent, begun_with

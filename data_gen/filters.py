@@ -16,6 +16,7 @@ Filter = Callable[[Item], str | None]
 CLOSED_TASKS = ("classification", "sentiment")
 SCRIPT_OF_LANGUAGE = {"ur": "Arabic", "en": "Latin"}
 MIN_WORDS, MAX_WORDS = 3, 150  # of an instruction; Alif's script has the same upper bound
+MAX_LETTERS = 20_000  # some 4,000 words
 MIN_SCRIPT_SHARE = 0.7  # leaves room for names and terms such as Python in an Urdu answer
 MIN_REPEAT_TOKENS, MAX_REPEATED_SHARE, MAX_SAME_WORD_RUN = 20, 0.5, 4
 
@@ -70,6 +71,13 @@ def instruction_length(item: Item) -> str | None:
     return "instruction_too_long" if words > MAX_WORDS else None
 
 
+def length(item: Item) -> str | None:
+    """A text that no one meant, of a teacher that does not find an end. It would also stand in later prompts as an example."""
+    if len(item.instruction) + len(item.input) > MAX_LETTERS:
+        return "input_too_long"
+    return "output_too_long" if len(item.output) > MAX_LETTERS else None
+
+
 def leading_punctuation(item: Item) -> str | None:
     """An instruction opens with a letter, a digit or a quotation mark; anything else is a broken list or half a
     sentence.
@@ -119,7 +127,7 @@ def repeated(item: Item) -> str | None:
 
 
 FILTERS: tuple[Filter, ...] = (
-    empty, instruction_length, leading_punctuation, copied, label, language, refusal, repeated,
+    empty, length, instruction_length, leading_punctuation, copied, label, language, refusal, repeated,
 )  # fmt: skip
 
 

@@ -34,9 +34,9 @@ CREATE TABLE IF NOT EXISTS request (
   idx INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, about TEXT NOT NULL, body TEXT NOT NULL, status TEXT NOT NULL,
   planned_at REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS attempt (
-  idx INTEGER NOT NULL, number INTEGER NOT NULL, sent_at REAL NOT NULL, ended_at REAL, error TEXT, reply TEXT,
-  prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL, cost REAL,
-  batch INTEGER, PRIMARY KEY (idx, number));
+  idx INTEGER NOT NULL, number INTEGER NOT NULL, sent_at REAL NOT NULL, ended_at REAL, prompt_tokens INTEGER NOT NULL,
+  completion_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL, cost REAL, batch INTEGER, error TEXT, reply TEXT,
+  PRIMARY KEY (idx, number));
 CREATE INDEX IF NOT EXISTS open_attempt ON attempt (batch) WHERE ended_at IS NULL;
 CREATE TABLE IF NOT EXISTS item (
   idx INTEGER NOT NULL, number INTEGER NOT NULL, outcome TEXT NOT NULL, split TEXT NOT NULL, line TEXT NOT NULL,
@@ -44,6 +44,8 @@ CREATE TABLE IF NOT EXISTS item (
 CREATE TABLE IF NOT EXISTS batch (number INTEGER PRIMARY KEY, tag TEXT NOT NULL, id TEXT, ended_at REAL);
 """
 PLANNED, DONE, FAILED = "planned", "done", "failed"
+# Requests that bind: answered, or in a batch that goes on.
+_BEGUN = f"status = '{DONE}' OR idx IN (SELECT idx FROM attempt WHERE batch IS NOT NULL AND ended_at IS NULL)"
 ACCEPTED = "accepted"
 COMMIT_S = 0.002  # how long a commit gathers writes
 ROOM_BYTES = 64 << 20  # free on the disk, or nothing more is sent: what is under way must find its place
@@ -81,6 +83,7 @@ class Batch:
     number: int
     tag: str
     id: str | None
+    begun_at: float  # seconds since 1970
     attempts: list[Attempt]
 
 
@@ -101,6 +104,10 @@ class Journal:
     def _write(self, sql: str, values: tuple[Any, ...] = ()) -> sqlite3.Cursor:
         with self._disk_errors():
             return self._db.execute(sql, values)
+
+    def _read(self, sql: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        with self._disk_errors():
+            return self._db.execute(sql, values).fetchall()
 
     def commit(self) -> None:
         """Everything written so far is on disk when this returns."""
@@ -134,6 +141,9 @@ class Journal:
                 f"{self._directory}/journal.sqlite cannot be written: {error}. What was committed before is whole; make room and "
                 "give the same command"
             ) from error
+        except sqlite3.Error as error:
+            said = f"{self._directory}/journal.sqlite is damaged: {error}"
+            raise UsageError(f"{said}. Restore a copy, or give another --workdir") from error
 
     def check_room(self, under_way: int) -> None:
         """Raises UsageError while there is still room for the replies under way."""
@@ -150,12 +160,12 @@ class Journal:
         """All requests in order; a done one with its raw reply. Raises UsageError when one is missing."""
         idx = 0
         while True:
-            rows = self._db.execute(
+            rows = self._read(
                 "SELECT r.idx, key, about, body, status, reply FROM request r LEFT JOIN attempt a "
                 "ON r.status = 'done' AND a.idx = r.idx AND a.reply IS NOT NULL AND a.error IS NULL "
                 "WHERE r.idx >= ? ORDER BY r.idx LIMIT ?",
                 (idx, _PAGE),
-            ).fetchall()
+            )
             for row in rows:
                 if row[0] != idx:
                     raise UsageError("journal.sqlite is damaged: its requests are not 0, 1, 2 …; give another --workdir")
@@ -167,7 +177,7 @@ class Journal:
     def plan(self, idx: int, body: str, about: dict[str, Any], endpoint: str) -> Request:
         """Notes a new request, whose number is the next one."""
         sample = 0
-        while self._db.execute("SELECT 1 FROM request WHERE key = ?", (request_key(body, endpoint, sample),)).fetchone():
+        while self._read("SELECT 1 FROM request WHERE key = ?", (request_key(body, endpoint, sample),)):
             sample += 1
         request = Request(idx, request_key(body, endpoint, sample), about, body)
         row = (idx, request.key, canonical_json(about), body, PLANNED, time.time())
@@ -183,7 +193,7 @@ class Journal:
     def sent(self, request: Request, worst: Usage, worst_cost: float | None, batch: int | None = None) -> Attempt:
         """Notes that an attempt is about to be sent. Until its outcome is known it counts with its worst case."""
         number = self._write(
-            "INSERT INTO attempt SELECT ?, coalesce(max(number), 0) + 1, ?, NULL, NULL, NULL, ?, ?, ?, ?, ? "
+            "INSERT INTO attempt SELECT ?, coalesce(max(number), 0) + 1, ?, NULL, ?, ?, ?, ?, ?, NULL, NULL "
             "FROM attempt WHERE idx = ? RETURNING number",
             (request.idx, time.time(), worst.prompt, worst.completion, worst.cached, worst_cost, batch, request.idx),
         ).fetchone()[0]
@@ -207,26 +217,28 @@ class Journal:
 
     def ambiguous(self) -> int:
         """Attempts that were in flight when a process died. Meaningful before this process sends anything."""
-        return int(self._db.execute("SELECT count(*) FROM attempt WHERE ended_at IS NULL AND batch IS NULL").fetchone()[0])
+        return int(self._read("SELECT count(*) FROM attempt WHERE ended_at IS NULL AND batch IS NULL")[0][0])
 
     def retries(self) -> int:
         """Attempts that came to nothing."""
-        return int(self._db.execute("SELECT count(*) FROM attempt WHERE error IS NOT NULL").fetchone()[0])
+        return int(self._read("SELECT count(*) FROM attempt WHERE error IS NOT NULL")[0][0])
 
-    def spent(self, price: Price | None) -> tuple[Usage, float]:
-        """Tokens and dollars of all attempts but those in a batch that goes on; ambiguous ones with their worst case.
-
-        What was asked before a price was known costs what it would now.
-        """
-        usage, unpriced, cost = Usage(), Usage(), 0.0
-        for priced, *tokens, dollars in self._db.execute(
-            "SELECT cost IS NOT NULL, sum(prompt_tokens), sum(completion_tokens), sum(cached_tokens), sum(cost) FROM attempt "
-            "WHERE ended_at IS NOT NULL OR batch IS NULL GROUP BY 1"
+    def price_unpriced(self, price: Price) -> None:
+        """What was asked (not in batches) before a price was known costs what it would now, from now on."""
+        for idx, number, *tokens in self._read(
+            "SELECT idx, number, prompt_tokens, completion_tokens, cached_tokens FROM attempt WHERE cost IS NULL AND batch IS NULL"
         ):
-            usage += Usage(*tokens)
-            unpriced += Usage() if priced else Usage(*tokens)
-            cost += dollars or 0.0
-        return usage, cost + (price.of(unpriced) if price else 0.0)
+            cost = price.of(Usage(*tokens))
+            self._write("UPDATE attempt SET cost = ? WHERE idx = ? AND number = ?", (cost, idx, number))
+        self.commit()
+
+    def spent(self) -> tuple[Usage, float]:
+        """Tokens and dollars of all attempts but those in a batch that goes on; ambiguous ones with their worst case."""
+        [(*tokens, cost)] = self._read(
+            "SELECT total(prompt_tokens), total(completion_tokens), total(cached_tokens), total(cost) FROM attempt "
+            "WHERE ended_at IS NOT NULL OR batch IS NULL"
+        )
+        return Usage(*map(int, tokens)), cost
 
     # --- batches ------------------------------------------------------------------------------------------------------
 
@@ -245,7 +257,7 @@ class Journal:
     def open_batches(self) -> list[Batch]:
         """Batches that go on at the provider, or may: their results are still to be fetched."""
         return [
-            Batch(number, tag, batch_id, [
+            Batch(number, tag, batch_id, begun_at or 0.0, [
                 Attempt(key, idx, nth, Usage(*tokens), cost)
                 for key, idx, nth, *tokens, cost in self._db.execute(
                     "SELECT key, a.idx, number, prompt_tokens, completion_tokens, cached_tokens, cost "
@@ -253,7 +265,10 @@ class Journal:
                     (number,),
                 )
             ])
-            for number, tag, batch_id in self._db.execute("SELECT number, tag, id FROM batch WHERE ended_at IS NULL").fetchall()
+            for number, tag, batch_id, begun_at in self._db.execute(
+                "SELECT number, tag, id, (SELECT min(sent_at) FROM attempt a WHERE a.batch = b.number AND a.ended_at IS NULL) "
+                "FROM batch b WHERE ended_at IS NULL"
+            ).fetchall()
         ]  # fmt: skip
 
     # --- items --------------------------------------------------------------------------------------------------------
@@ -270,53 +285,56 @@ class Journal:
 
     def item(self, idx: int, number: int) -> str:
         """The line of one item."""
-        return str(self._db.execute("SELECT line FROM item WHERE idx = ? AND number = ?", (idx, number)).fetchone()[0])
+        return str(self._read("SELECT line FROM item WHERE idx = ? AND number = ?", (idx, number))[0][0])
 
     def accepted(self, split: str) -> Iterator[str]:
         """The lines of a split's accepted items in order. Nothing may be written meanwhile."""
-        for (line,) in self._db.execute(
-            "SELECT line FROM item WHERE outcome = ? AND split = ? ORDER BY idx, number", (ACCEPTED, split)
-        ):
-            yield line
+        return self._lines("outcome = ? AND split = ?", (ACCEPTED, split))
 
     def rejected(self) -> Iterator[str]:
         """The lines of all other items in order."""
-        for (line,) in self._db.execute("SELECT line FROM item WHERE outcome != ? ORDER BY idx, number", (ACCEPTED,)):
-            yield line
+        return self._lines("outcome != ?", (ACCEPTED,))
+
+    def _lines(self, where: str, values: tuple[Any, ...]) -> Iterator[str]:
+        with self._disk_errors():
+            for (line,) in self._db.execute(f"SELECT line FROM item WHERE {where} ORDER BY idx, number", values):
+                yield line
 
     # --- the config that the directory was begun with -------------------------------------------------------------------
 
-    def stored(self, name: str) -> Any:
-        """A value of the config that this directory was begun with; None for a new one."""
-        row = self._db.execute("SELECT value FROM config WHERE name = ?", (name,)).fetchone()
-        return json.loads(row[0]) if row else None
+    def config(self) -> dict[str, Any]:
+        """The config that this directory was begun with, by name. Empty as long as nothing was answered: nothing is bound."""
+        bound = self._read(f"SELECT 1 FROM request WHERE {_BEGUN} LIMIT 1")
+        return {name: json.loads(value) for name, value in self._read("SELECT name, value FROM config")} if bound else {}
 
-    def check_config(self, identity: Mapping[str, Any], targets: Mapping[str, int]) -> None:
+    def keep_config(self, identity: Mapping[str, Any], targets: Mapping[str, int]) -> None:
         """Keeps the config at the first call and compares later ones with it: what is asked must not change half-way.
 
         `identity` must stay equal (names may join and leave). `targets` may change: when one shrinks, requests without a
         reply are given up, so that what was answered can be written without asking more. As long as nothing was answered
-        nothing is bound: the journal begins anew. Raises UsageError naming the key.
+        the requests begin anew (not what attempts may have cost). Raises UsageError naming the key.
         """
-        stored = {name: json.loads(value) for name, value in self._db.execute("SELECT name, value FROM config")}
-        changed = [name for name in identity if name in stored and stored[name] != identity[name]]
-        shrunk = any(count < stored.get(name, 0) for name, count in targets.items())
-        begun = "status = ? OR idx IN (SELECT idx FROM attempt WHERE batch IS NOT NULL AND ended_at IS NULL)"
-        bound = self._db.execute(f"SELECT count(*) FROM request WHERE {begun}", (DONE,)).fetchone()[0]
-        if changed and bound:
-            name = changed[0]
-            raise UsageError(
-                f"this work directory was begun with {name}={stored[name]!r}, now it is {identity[name]!r}: set it back, "
-                "or give another --workdir"
-            )
-        if shrunk:
-            self._write(f"UPDATE request SET status = ? WHERE NOT ({begun})", (FAILED, DONE))
-        if (changed or shrunk) and not bound:
-            for table in ("request", "attempt", "item", "config"):
+        stored = self.config()
+        check_same(stored, identity)
+        if not stored:
+            for table in ("request", "item", "config"):
                 self._write(f"DELETE FROM {table}")
+            self._write("UPDATE attempt SET idx = -rowid WHERE idx >= 0")
+        elif any(count < stored.get(name, 0) for name, count in targets.items()):
+            self._write(f"UPDATE request SET status = '{FAILED}' WHERE NOT ({_BEGUN})")
         for name, value in {**targets, **identity}.items():
             self._write("INSERT OR REPLACE INTO config VALUES (?, ?)", (name, canonical_json(value)))
         self.commit()
+
+
+def check_same(stored: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+    """Raises UsageError naming the first value that is not what a directory was begun with."""
+    for name, value in identity.items():
+        if name in stored and stored[name] != value:
+            raise UsageError(
+                f"this work directory was begun with {name}={stored[name]!r}, now it is {value!r}: set it back, "
+                "or give another --workdir"
+            )
 
 
 def _prepare(db: sqlite3.Connection, workdir: str) -> None:
@@ -354,6 +372,10 @@ def open_journal(workdir: str) -> Iterator[Journal]:
         db = sqlite3.connect(os.path.join(workdir, "journal.sqlite"))
         try:
             _prepare(db, workdir)
-            yield Journal(db, workdir)
+            journal = Journal(db, workdir)
+            try:
+                yield journal
+            finally:
+                journal.commit()
         finally:
             db.close()

@@ -17,7 +17,7 @@ from data_gen.config import SelfInstructConfig
 from data_gen.dedup import RougePool
 from data_gen.filters import reject_reason
 from data_gen.journal import ACCEPTED, Journal, Request
-from data_gen.prompt import Task, build_messages, parse_reply, response_format
+from data_gen.prompt import Task, build_messages, load_task, parse_reply, response_format
 from data_gen.record import Item, Record, canonical_json, item_messages, record_id
 
 STALL_REQUESTS = 50  # the acceptance rate is watched over this many
@@ -28,7 +28,7 @@ Place = tuple[int, int]  # of an accepted item in the journal: (request, number 
 
 
 @dataclass
-class State:
+class SelfInstruct:
     """Everything accepted so far, and what the planner may know of it. Memory: a few words an item; texts are in the journal."""
 
     config: SelfInstructConfig
@@ -39,14 +39,15 @@ class State:
     pool_lag: int
     total: Counter[Cell] = field(default_factory=Counter)
     rejected: Counter[str] = field(default_factory=Counter)
-    recent: deque[Counter[str]] = field(default_factory=lambda: deque(maxlen=STALL_REQUESTS))
     # The planner's knowledge: requests up to `view`.
     view: int = -1
     known: dict[Cell, list[Place]] = field(default_factory=dict)
     asked: Counter[Cell] = field(default_factory=Counter)
+    recent: deque[Counter[str]] = field(default_factory=lambda: deque(maxlen=STALL_REQUESTS))
     # Of requests after `view`, oldest first: what they are for, and (of those accepted) what they gave.
     cells: deque[Cell] = field(default_factory=deque)
-    gave: deque[list[Place]] = field(default_factory=deque)
+    under_way: Counter[Cell] = field(default_factory=Counter)
+    gave: deque[tuple[list[Place], Counter[str]]] = field(default_factory=deque)
     last_view: int = -1  # of the newest request
 
     def plan(self, idx: int, accepted: int) -> tuple[str, dict[str, Any]] | None:
@@ -68,7 +69,9 @@ class State:
 
     def planned(self, request: Request) -> None:
         """As engine.Recipe: the planner counts on it from now on."""
-        self.cells.append((request.about["task"], request.about["side"]))
+        cell = (request.about["task"], request.about["side"])
+        self.cells.append(cell)
+        self.under_way[cell] += 1
         self.last_view = request.about["view"]
 
     def accept(self, request: Request, reply: str | None) -> None:
@@ -76,40 +79,47 @@ class State:
         self.gave.append(_accept(self, request, reply))
 
 
-def _learn(state: State, view: int) -> None:
+def _learn(state: SelfInstruct, view: int) -> None:
     """Lets the planner know what the requests up to `view` gave."""
     for _ in range(state.view + 1, view + 1):
-        cell = state.cells.popleft()
+        cell, (places, outcomes) = state.cells.popleft(), state.gave.popleft()
+        state.under_way[cell] -= 1
         state.asked[cell] += 1
-        state.known.setdefault(cell, []).extend(state.gave.popleft())
+        state.known.setdefault(cell, []).extend(places)
+        state.recent.append(outcomes)
     state.view = max(state.view, view)
 
 
-def _neediest(state: State) -> Cell | None:
+def _neediest(state: SelfInstruct) -> Cell | None:
     """The cell that lacks the largest share of its goal, counting on what is under way; None when nothing seems to
     lack.
     """
-    under_way = Counter(state.cells)
     best, most = None, 0.0
     for cell, goal in state.goals.items():
         known = len(state.known.get(cell, ()))
         per_request = (known + state.config.items_per_request) / (state.asked[cell] + 1)
-        lack = (goal - known - under_way[cell] * per_request) / goal
+        lack = (goal - known - state.under_way[cell] * per_request) / goal
         if lack > most:
             best, most = cell, lack
     return best
 
 
-def _build(state: State, idx: int, cell: Cell) -> tuple[str, dict[str, Any]]:
+def _build(state: SelfInstruct, idx: int, cell: Cell) -> tuple[str, dict[str, Any]]:
     config, (name, side) = state.config, cell
     task, rng = state.tasks[name], random.Random(f"{state.config.seed} request {idx}")
     seeds, places = task.seeds[side], state.known.get(cell, [])
     demos = rng.sample(seeds, min(config.seeds_per_prompt, len(seeds)))
-    demos += [_read_item(state.journal.item(*place)) for place in rng.sample(places, min(config.pool_per_prompt, len(places)))]
+    demos += [_read_item(state.journal.item(*place))[:2] for place in rng.sample(places, min(config.pool_per_prompt, len(places)))]
     rng.shuffle(demos)
+    about = {"task": name, "side": side, "view": state.view, "demos": [item_id for item_id, _ in demos]}
+    return request_body(config, task, [item for _, item in demos], rng), about
+
+
+def request_body(config: SelfInstructConfig, task: Task, demos: list[Item], rng: random.Random) -> str:
+    """The exact text of a request that shows `demos`."""
     fields: dict[str, Any] = {
         "model": config.teacher.model,
-        "messages": build_messages(task, [item for _, item in demos], config.items_per_request),
+        "messages": build_messages(task, demos, config.items_per_request),
         config.teacher.max_tokens_field: config.max_tokens,
     }
     if config.temperature is not None:
@@ -118,11 +128,10 @@ def _build(state: State, idx: int, cell: Cell) -> tuple[str, dict[str, Any]]:
         fields["seed"] = rng.getrandbits(31)
     if config.teacher.reply_format == "json_schema":
         fields["response_format"] = response_format()
-    about = {"task": name, "side": side, "view": state.view, "demos": [item_id for item_id, _ in demos]}
-    return canonical_json(fields), about
+    return canonical_json(fields)
 
 
-def _stalled(state: State) -> str:
+def _stalled(state: SelfInstruct) -> str:
     """Why asking more is no use, or ""."""
     if len(state.recent) < STALL_REQUESTS:
         return ""
@@ -137,7 +146,7 @@ def _stalled(state: State) -> str:
     return f"of the last {STALL_REQUESTS} requests' {seen.total()} items hardly any was accepted ({reasons}; {rate})"
 
 
-def _within_reach(state: State) -> str:
+def _within_reach(state: SelfInstruct) -> str:
     """What to do about targets out of reach; names the largest ones that are met already."""
     config = state.config
     targets = asdict(config.targets)
@@ -160,8 +169,10 @@ def cells_of(config: SelfInstructConfig, task: str, target: int) -> list[tuple[C
     return [((task, "train"), target), *([((task, "heldout"), heldout)] if heldout else [])]
 
 
-def _accept(state: State, request: Request, reply: str | None) -> list[Place]:
-    """What passes the filters goes in order through the ROUGE-L pool until the goal is reached. Where the kept items are."""
+def _accept(state: SelfInstruct, request: Request, reply: str | None) -> tuple[list[Place], Counter[str]]:
+    """What passes the filters goes in order through the ROUGE-L pool until the goal is reached. Where the kept items are, and how
+    many items had which outcome.
+    """
     task, side, config = request.about["task"], request.about["side"], state.config
     parsed = parse_reply(task, config.language, reply, config.teacher.reply_format) if reply is not None else []
     reasons = [fault or reject_reason(item) for item, fault in parsed]
@@ -182,14 +193,13 @@ def _accept(state: State, request: Request, reply: str | None) -> list[Place]:
         rows.append((outcome, side, line))
         outcomes[outcome] += 1
     state.journal.keep_items(request.idx, rows)
-    state.recent.append(outcomes)
     state.rejected += outcomes
     del state.rejected[ACCEPTED]
     state.total[task, side] += len(kept)
-    return kept
+    return kept, outcomes
 
 
-def _provenance(state: State, request: Request) -> dict[str, Any]:
+def _provenance(state: SelfInstruct, request: Request) -> dict[str, Any]:
     """What a record says of where it comes from."""
     return {
         "request": request.key,
@@ -204,17 +214,27 @@ def _line(item: Item, **more: Any) -> str:
     return canonical_json({**more, **asdict(item)})
 
 
-def _read_item(line: str) -> tuple[str, Item]:
-    """(id, item) of an accepted item's line."""
+def _read_item(line: str) -> tuple[str, Item, dict[str, Any]]:
+    """(id, item, provenance) of an accepted item's line."""
     fields = json.loads(line)
-    del fields["meta"]
-    return fields.pop("id"), Item(**fields)
+    item_id, meta = fields.pop("id"), fields.pop("meta")
+    return item_id, Item(**fields), meta
 
 
 def read_record(line: str) -> Record:
     """The record of an accepted item's line."""
-    item_id, item = _read_item(line)
-    return Record(item_id, "self_instruct", item.task, item.language, json.loads(line)["meta"], messages=item_messages(item))
+    item_id, item, meta = _read_item(line)
+    return Record(item_id, "self_instruct", item.task, item.language, meta, messages=item_messages(item))
+
+
+def load_tasks(config: SelfInstructConfig) -> dict[str, Task]:
+    """The tasks that have a target, with the config's split of their seeds and its form of a reply."""
+    form = config.teacher.reply_format
+    return {
+        name: load_task(name, heldout_share=config.heldout_share, seed=config.seed, reply_format=form)
+        for name, target in asdict(config.targets).items()
+        if target
+    }
 
 
 def compared_text(item: Item) -> str:

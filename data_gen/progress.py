@@ -5,8 +5,10 @@ It shows a Snapshot and knows nothing of requests, journal or budget. Nothing is
 it is going to be drawn.
 """
 
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import monotonic
 from types import TracebackType
@@ -104,19 +106,29 @@ class Progress:
 
     def say(self, line: str) -> None:
         """A line that stays: above the panel, or between the plain lines."""
-        if self._live:
-            self._console.print(Text(line), soft_wrap=True)
-        else:
-            print(line, file=self._console.file, flush=True)
+        with self._reader_gone():
+            if self._live:
+                self._console.print(Text(line), soft_wrap=True)
+            else:
+                print(line, file=self._console.file, flush=True)
 
     def _draw(self, snapshot: Snapshot) -> None:
         if snapshot == self._shown:
             return
         self._shown = snapshot
         if self._live:
-            self._live.update(panel(snapshot, self._console), refresh=True)
+            with self._reader_gone():
+                self._live.update(panel(snapshot, self._console), refresh=True)
         else:
             self.say(plain(snapshot))
+
+    @contextmanager
+    def _reader_gone(self) -> Iterator[None]:
+        """Whoever read the output has closed it (`| head`): the run goes on, unseen."""
+        try:
+            yield
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._console.file.fileno())
 
 
 def _live(console: Console) -> Live:
@@ -142,13 +154,19 @@ def plain(s: Snapshot) -> str:
     done, wanted = _whole(s)
     parts = [
         f"accepted {done:,} of {wanted:,} ({percent(done, wanted)})",
-        f"rejected {sum(s.rejected.values()):,}",
+        f"rejected {sum(s.rejected.values()):,}{_reasons(s, 3)}",
         f"requests {_requests(s)}",
         f"tokens {_tokens(s)}",
         *([_money(s)] if s.spent is not None else []),
         *([_left(s)] if _left(s) else []),
     ]
     return f"{duration(s.elapsed_s)}: {', '.join(parts)}" + (f"; {s.waiting}" if s.waiting else "")
+
+
+def _reasons(s: Snapshot, count: int) -> str:
+    """The most frequent reasons, or "": " (89 similar, 52 label_outside)"."""
+    most = sorted(s.rejected.items(), key=lambda pair: -pair[1])[:count]
+    return f" ({', '.join(f'{n:,} {reason}' for reason, n in most)}{' …' if len(s.rejected) > count else ''})" if most else ""
 
 
 def _whole(s: Snapshot) -> tuple[int, int]:

@@ -193,7 +193,7 @@ def reply_usage(reply: str) -> Usage | None:
 
 def _count(fields: Any, name: str) -> int | None:
     value = fields.get(name) if isinstance(fields, dict) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1e9 else None
 
 
 def _without_thoughts(content: str, cut_off: bool) -> str | None:

@@ -9,11 +9,10 @@ WORKDIR/rejected.jsonl.
 import asyncio
 import os
 from collections import deque
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from time import monotonic
-from typing import Any
 
 from data_gen import UsageError
 from data_gen.account import Account
@@ -22,11 +21,11 @@ from data_gen.config import SelfInstructConfig, Targets
 from data_gen.dedup import RougePool
 from data_gen.endpoint import OFFLINE, Endpoint, TeacherConfig
 from data_gen.engine import Order, Shows, ask_all, recall
-from data_gen.journal import Journal, open_journal
-from data_gen.limits import Usage
-from data_gen.planner import State, cells_of, compared_text, read_record
+from data_gen.journal import Journal, check_same, open_journal
+from data_gen.limits import BudgetReached, Usage
+from data_gen.planner import SelfInstruct, cells_of, compared_text, load_tasks, read_record
 from data_gen.progress import Snapshot, eta
-from data_gen.prompt import SIDES, Task, load_task
+from data_gen.prompt import SIDES, Task
 from data_gen.readable import dollars, tokens
 from data_gen.record import Record
 from data_gen.teacher import Teacher
@@ -36,16 +35,13 @@ __all__ = ["SelfInstructConfig", "Summary", "Targets", "TeacherConfig", "run"]
 LAGS = 4  # pool_lag, where none is given, in windows of the largest size
 HISTORY = 600  # points of (time, accepted) that the ETA is made of, a second apart
 
-# May differ between two runs on one work directory: they decide how fast, where to and what is kept, not what is asked.
-_ASKED = ("base_url", "model", "reply_format", "seed", "max_tokens_field", "offline_fault_rate")
-_FREE = {"shard_records", "min_acceptance", "rouge_threshold"}
-_FREE |= {f"teacher.{f.name}" for f in fields(TeacherConfig) if f.name not in _ASKED}
-
 
 @dataclass
 class Summary:
     """What a run gave. `accepted[task][side]`; `reused` requests were answered in an earlier run; `ambiguous` attempts
-    were in flight when an earlier run was killed, perhaps paid for without a reply. `cost` in US dollars, None without a price."""
+    were in flight when an earlier run ended without waiting for them, perhaps paid for. `cost` in US dollars, None without a
+    price.
+    """
 
     accepted: dict[str, dict[str, int]]
     rejected: dict[str, int]
@@ -72,14 +68,6 @@ class Summary:
         return "\n".join(lines)
 
 
-def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"teacher": {"model": "m"}} → {"teacher.model": "m"}."""
-    flat: dict[str, Any] = {}
-    for key, inner in value.items():
-        flat |= _flat(inner, f"{prefix}{key}.") if isinstance(inner, dict) else {prefix + key: inner}
-    return flat
-
-
 def _seed_pool(config: SelfInstructConfig, tasks: dict[str, Task]) -> RougePool:
     """One pool over all tasks and both sides, the seeds first: an item near one held out is never trained on."""
     pool = RougePool(config.rouge_threshold)
@@ -90,14 +78,16 @@ def _seed_pool(config: SelfInstructConfig, tasks: dict[str, Task]) -> RougePool:
     return pool
 
 
-def _hold_to_config(journal: Journal, config: SelfInstructConfig, tasks: dict[str, Task]) -> int:
+def _hold_to_config(journal: Journal, config: SelfInstructConfig, tasks: dict[str, Task], *, keep: bool) -> int:
     """Refuses what would ask other requests than the directory was begun with. Returns the run's pool_lag."""
-    lag: int = config.pool_lag or journal.stored("pool_lag") or LAGS * config.teacher.max_in_flight
-    config.check_lag(lag)
-    flat = {name: value for name, value in _flat(asdict(config)).items() if name not in _FREE}
-    targets = {name: flat.pop(name) for name in list(flat) if name.startswith("targets.")}
-    flat |= {f"seeds and prompt of {name}": task.digest for name, task in tasks.items()}
-    journal.check_config(flat | {"pool_lag": lag}, targets)
+    lag: int = config.pool_lag or journal.config().get("pool_lag") or LAGS * config.teacher.max_in_flight
+    identity, targets = config.asked({name: task.digest for name, task in tasks.items()})
+    identity["pool_lag"] = lag
+    if keep:
+        config.check_lag(lag)
+        journal.keep_config(identity, targets)
+    else:
+        check_same(journal.config(), identity)
     return lag
 
 
@@ -127,7 +117,7 @@ def _base_url(config: SelfInstructConfig, workdir: str, show: Shows) -> Iterator
 class _Run:
     """One run's parts, and what the screen shows of them."""
 
-    state: State
+    state: SelfInstruct
     order: Order
     account: Account
     show: Shows
@@ -148,9 +138,9 @@ class _Run:
             title=f"{config.teacher.model} at {config.teacher.base_url}",
             accepted=accepted,
             rejected=dict(state.rejected),
-            requests=self.order.accepted + len(self.order.replies) - self.order.failed,
+            requests=self.order.accepted - self.order.failed + sum(reply is not None for reply in self.order.replies.values()),
             failed=self.order.failed,
-            in_flight=self.order.in_flight,
+            in_flight=self.teacher.in_flight if self.teacher else 0,
             window=self.teacher.window if self.teacher else 0,
             retries=self.account.retries,
             usage=self.account.usage,
@@ -158,7 +148,7 @@ class _Run:
             max_cost=self.account.budget.cap,
             elapsed_s=now,
             eta_s=eta(self.history, sum(state.goals.values())),
-            waiting=self.teacher.waiting if self.teacher else "",
+            waiting=self.teacher.waiting if self.teacher else "reading the journal",
         )
 
     async def ask(self, base_url: str, journal: Journal) -> None:
@@ -171,23 +161,22 @@ class _Run:
             await ask_all(self.order, self.teacher, self.show, self.snapshot)
 
 
-class _Accepted(Collection[Record]):
+@dataclass(frozen=True)
+class _Accepted:
     """The accepted items of a side as records, read from the journal each time they are gone through."""
 
-    def __init__(self, journal: Journal, side: str, count: int) -> None:
-        self._journal, self._side, self._count = journal, side, count
+    journal: Journal
+    side: str
+    count: int
 
     def __len__(self) -> int:
-        return self._count
+        return self.count
 
     def __iter__(self) -> Iterator[Record]:
-        return map(read_record, self._journal.accepted(self._side))
-
-    def __contains__(self, record: object) -> bool:
-        return any(record == one for one in self)
+        return map(read_record, self.journal.accepted(self.side))
 
 
-def _write(state: State, journal: Journal, workdir: str) -> str:
+def _write(state: SelfInstruct, journal: Journal, workdir: str) -> str:
     """The shards; returns their directory."""
     config, data_dir = state.config, os.path.join(workdir, "data")
     splits = {side: _Accepted(journal, side, sum(state.total[name, side] for name in state.tasks)) for side in SIDES}
@@ -218,31 +207,32 @@ def run(
     """
     config.validate()
     goals = dict(cell for name, target in asdict(config.targets).items() for cell in cells_of(config, name, target))
-    names = dict.fromkeys(name for name, _ in goals)
-    tasks = {
-        name: load_task(name, heldout_share=config.heldout_share, seed=config.seed, reply_format=config.teacher.reply_format)
-        for name in names
-    }
+    tasks = load_tasks(config)
+    if parse_only and not os.path.exists(os.path.join(workdir, "journal.sqlite")):
+        raise UsageError(f"--parse_only reads the replies in {workdir}/journal.sqlite, and there is none: check --workdir")
     with open_journal(workdir) as journal:
-        lag = _hold_to_config(journal, config, tasks)
+        lag = _hold_to_config(journal, config, tasks, keep=not parse_only)
         if journal.open_batches() and not config.teacher.batch and not parse_only:
             raise UsageError(f"a batch of {workdir} is still with the provider: give --config.teacher.batch=true to fetch it")
-        state = State(config, tasks, goals, _seed_pool(config, tasks), journal, lag)
+        state = SelfInstruct(config, tasks, goals, _seed_pool(config, tasks), journal, lag)
         order = Order(state, journal, config.teacher.base_url)
         account, ambiguous = Account(config.teacher, journal, max_cost), journal.ambiguous()
         going = _Run(state, order, account, show, monotonic(), deque(maxlen=HISTORY))
-        recall(order)
+        recall(order, show, going.snapshot, only_answered=parse_only)
         if order.requests:
             show.say(f"going on: {order.reused} of {order.requests} requests are answered, {ambiguous} were in flight at a crash")
-        try:
-            if not parse_only:
+        if not parse_only:
+            try:
                 with _base_url(config, workdir, show) as base_url:
                     asyncio.run(going.ask(base_url, journal))
-        finally:
-            _write_rejects(journal, workdir)
+            except (UsageError, BudgetReached, KeyboardInterrupt):
+                with suppress(UsageError):  # what stopped the run is the news
+                    _write_rejects(journal, workdir)
+                raise
+        _write_rejects(journal, workdir)
         data_dir = _write(state, journal, workdir)
     return Summary(
-        accepted={name: {side: state.total[name, side] for side in SIDES} for name in names},
+        accepted={name: {side: state.total[name, side] for side in SIDES} for name in tasks},
         rejected=dict(state.rejected.most_common()),
         requests=order.requests,
         reused=order.reused,

@@ -13,8 +13,8 @@ from time import monotonic
 
 from data_gen import UsageError
 from data_gen.account import Account
-from data_gen.endpoint import BUSY_STATUS, AttemptError, Endpoint, TeacherConfig, backoff, choice_error
-from data_gen.journal import FAILED, PLANNED, Attempt, Journal, Request
+from data_gen.endpoint import BUSY_STATUS, AttemptError, Endpoint, TeacherConfig, backoff, malformed
+from data_gen.journal import FAILED, Attempt, Journal, Request
 from data_gen.limits import Rate, Usage, Window
 from data_gen.prompt import reply_choice
 
@@ -22,29 +22,28 @@ PAID_ATTEMPTS = 3  # with a malformed reply, a time-out, a lost connection: each
 
 
 class Failures:
-    """Requests that failed one after the other: how many are still the requests' own fault."""
+    """Requests that failed one after the other: how many are still the requests' own fault. What failed stays so: what was asked
+    after it may have been planned without its items.
+    """
 
     def __init__(self, endpoint: Endpoint, journal: Journal) -> None:
-        self._endpoint, self._journal = endpoint, journal
-        self._row: list[int] = []
+        self._endpoint, self._journal, self._row = endpoint, journal, 0
 
     def clear(self) -> None:
         """One was answered."""
-        self._row.clear()
+        self._row = 0
 
     def add(self, request: Request, error: AttemptError) -> None:
-        """Marks a request as failed. Raises UsageError when it is one too many, and leaves all of them to be asked again."""
+        """Marks a request as failed. Raises UsageError when it is one too many."""
         self._journal.set_status(request.idx, FAILED)
-        self._row.append(request.idx)
-        if len(self._row) < self._endpoint.config.max_failures:
+        self._row += 1
+        if self._row < self._endpoint.config.max_failures:
             return
-        for idx in self._row:
-            self._journal.set_status(idx, PLANNED)
         self._journal.commit()
         raise UsageError(
-            f"{len(self._row)} requests one after the other failed at {self._endpoint.base_url}; the last: {error}. "
+            f"{self._row} requests one after the other failed at {self._endpoint.base_url}; the last: {error}. "
             "Check that teacher.base_url is an OpenAI-compatible endpoint (it usually ends in /v1), and max_tokens. "
-            "The same command asks them again."
+            "The same command goes on with other requests; teacher.max_failures says how many may fail in a row."
         )
 
 
@@ -61,9 +60,12 @@ class Teacher:
         self._expected: Usage | None = None  # a running mean of what requests take; before the first reply their worst case
         self._answered = answered_before
         self._sending: set[int] = set()
+        self._paced = 0  # requests that wait for the limits a minute
         self._stopped = False
         self._not_before = 0.0  # for all requests: after a 429
-        self._heard_at: float | None = None  # when the last reply came, or the first request began
+        self._heard_at = 0.0  # when the last reply came
+        self._silent_since = float("inf")  # when the first attempt was sent that came to nothing since then
+        self._unheard: set[int] = set()  # requests whose attempts came to nothing since then
 
     @property
     def window(self) -> int:
@@ -74,13 +76,22 @@ class Teacher:
     def waiting(self) -> str:
         """Why nothing is sent now, or ""."""
         wait = self._not_before - monotonic()
-        return f"the endpoint is busy, waiting {wait:.0f} s" if wait > 0 else ""
+        if wait > 0:
+            return f"the endpoint is busy, waiting {wait:.0f} s"
+        return f"{self._paced} held by the limits a minute" if self._paced else self._account.waiting
 
     @property
     def stopping(self) -> str:
         """What a stop now means for the requests under way, or ""."""
-        count = len(self._sending)
-        return f"stopping: waiting for {count} requests on their way, so that no reply is lost" if count else ""
+        if not self._sending:
+            return ""
+        waits = f"waiting for {len(self._sending)} requests on their way, {self.config.timeout_s:g} s at most"
+        return f"stopping: {waits}. Ctrl-C again gives them up; they count as spent"
+
+    @property
+    def in_flight(self) -> int:
+        """Requests on their way."""
+        return len(self._sending)
 
     async def ask(self, request: Request) -> str | None:
         """The raw reply, already committed; None when this request has failed for good. Raises UsageError when the run
@@ -88,8 +99,6 @@ class Teacher:
         """
         number = paid = 0
         worst = self._account.worst(request)
-        if self._heard_at is None:
-            self._heard_at = monotonic()
         await self._journal.committed()  # it is planned before it is sent
         while True:
             expected = self._expected or worst
@@ -110,19 +119,26 @@ class Teacher:
                     await asyncio.sleep(wait)
                 continue
             self._answered = True
-            self._heard_at = monotonic()
+            self._heard_at, self._silent_since = monotonic(), float("inf")
+            self._unheard.clear()
             self._failures.clear()
             return reply
 
     async def _turn(self, expected: Usage, worst: Usage) -> None:
-        """Waits for the endpoint to be ready again, for the limits a minute and for the budget."""
-        while (wait := self._not_before - monotonic()) > 0:
-            await asyncio.sleep(wait + random.uniform(0, self.config.backoff_s))  # not all at the same moment
+        """Waits for the limits a minute, for the budget and for the endpoint to be ready again."""
         now = monotonic()
         wait = max(self._requests.charge(1, now), self._tokens.charge(expected.total, now))
         if wait > 0:
-            await asyncio.sleep(wait)
-        await self._account.room(worst)
+            self._paced += 1
+            try:
+                await asyncio.sleep(wait)
+            finally:
+                self._paced -= 1
+        while True:
+            await self._account.room(worst)
+            if (wait := self._not_before - monotonic()) <= 0:
+                return
+            await asyncio.sleep(wait + random.uniform(0, self.config.backoff_s))  # not all at the same moment
 
     async def _attempt(self, request: Request, expected: Usage, worst: Usage) -> str:
         self._journal.check_room(self.config.max_in_flight)
@@ -145,6 +161,8 @@ class Teacher:
         try:
             reply = await self._endpoint.post("/chat/completions", request.body)
         except AttemptError as error:
+            self._silent_since = min(self._silent_since, max(sent_at, self._heard_at))
+            self._unheard.add(request.idx)
             self._account.refused(attempt, str(error), paid=error.paid)
             if error.status in BUSY_STATUS:
                 self._window.refused(sent_at=sent_at, now=monotonic())
@@ -152,7 +170,7 @@ class Teacher:
         try:
             reply_choice(reply)
         except ValueError as error:
-            failure = choice_error(self._endpoint, error)
+            failure = malformed(error)
             self._account.refused(attempt, str(failure), reply, paid=True)
             raise failure from error
         usage = self._account.answered(attempt, reply)
@@ -162,8 +180,10 @@ class Teacher:
         self._expected = Usage((9 * before.prompt + usage.prompt) // 10, (9 * before.completion + usage.completion) // 10)
         return reply
 
-    def _is_silent(self) -> bool:
-        return self._heard_at is not None and monotonic() - self._heard_at >= self.config.give_up_s
+    def _is_silent(self, error: AttemptError) -> bool:
+        """Whether the endpoint has not answered for give_up_s. One request alone that gets no reply is that request's fault."""
+        alone = error.paid and len(self._unheard) < 2
+        return not alone and monotonic() - self._silent_since >= self.config.give_up_s
 
     def _may_try_again(self, error: AttemptError, number: int, paid: int) -> bool:
         if self._stopped or error.kind not in ("busy", "broken"):
@@ -171,7 +191,7 @@ class Teacher:
         if paid >= PAID_ATTEMPTS:
             return False
         patient = error.kind == "busy" and not self._is_absent(error)
-        return not self._is_silent() if patient else number < self.config.max_attempts
+        return not self._is_silent(error) if patient else number < self.config.max_attempts
 
     def _is_absent(self, error: AttemptError) -> bool:
         """No connection, and nobody ever answered there: a wrong address or a server not started, rather than a busy one."""
@@ -182,7 +202,7 @@ class Teacher:
         if self._stopped:
             return  # the run ends; the request stays planned
         absent = self._is_absent(error)
-        silent = error.kind == "busy" and (self._is_silent() or absent)
+        silent = error.kind == "busy" and (self._is_silent(error) or absent)
         if silent or error.kind == "config" or (error.kind == "request" and not self._answered):
             waited = f"tried {self.config.max_attempts} times" if absent else f"no answer for {self.config.give_up_s:g} s"
             raise UsageError(f"{self._endpoint.advice(error, waited)} Nothing is lost: the same command goes on from here.")

@@ -10,10 +10,10 @@ import json
 import posixpath
 import struct
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 import fsspec
 import google_crc32c
@@ -27,6 +27,14 @@ _UNFINISHED = MANIFEST + ".tmp"
 _CRC_MASK = 0xA282EAD8
 PIECE = 1 << 20  # bytes that are written and hashed at a time
 COUNTED = ("source", "task", "language")
+
+
+class Records(Protocol):
+    """A list of records, or whatever knows how many it has and goes through them, more than once."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Record]: ...
 
 
 def masked_crc(data: bytes) -> int:
@@ -129,7 +137,7 @@ def _write_shard(path: str, records: Iterable[Record]) -> dict[str, Any]:
     return {"bytes": size, "sha256": digest.hexdigest()}
 
 
-def _ids_of_smaller(splits: Mapping[str, Collection[Record]]) -> dict[str, str]:
+def _ids_of_smaller(splits: Mapping[str, Records]) -> dict[str, str]:
     """{id: split} of all splits but the largest, whose ids need no room: they are looked up here while it is written."""
     largest = max(splits, key=lambda split: len(splits[split]), default="")
     found: dict[str, str] = {}
@@ -157,7 +165,7 @@ def _counted(
 
 
 def _write_split(
-    directory: str, split: str, records: Collection[Record], shard_records: int, elsewhere: Mapping[str, str]
+    directory: str, split: str, records: Records, shard_records: int, elsewhere: Mapping[str, str]
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The manifest's lines for the shards of one split, and its counts."""
     total, kinds = len(records), Counter[tuple[str, ...]]()
@@ -182,6 +190,7 @@ def _write_split(
 def _clear(directory: str) -> None:
     """Removes an older manifest first and then its shards, so that a half-written directory never looks finished."""
     fs, root = fsspec.core.url_to_fs(directory)
+    fs.makedirs(root, exist_ok=True)
     for name in (MANIFEST, _UNFINISHED):
         if fs.exists(posixpath.join(root, name)):
             fs.rm_file(posixpath.join(root, name))
@@ -198,7 +207,7 @@ def _write_manifest(directory: str, manifest: dict[str, Any]) -> None:
 
 
 def write_shards(
-    directory: str, splits: Mapping[str, Collection[Record]], *, config: dict[str, Any], shard_records: int
+    directory: str, splits: Mapping[str, Records], *, config: dict[str, Any], shard_records: int
 ) -> dict[str, Any]:
     """Writes `directory/{train,heldout}-00000-of-0000N.tfrecord` and then the manifest, which it returns.
 

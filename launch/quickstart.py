@@ -1,7 +1,8 @@
 """The whole path in one command: synthetic data, base model, continued pre-training, instruction tuning, export, report.
 
     launch/quickstart.sh --workdir=DIR                                    # everything made here, CPU, no weights downloaded
-    launch/quickstart.sh --workdir=DIR --base=meta-llama/Llama-3.2-1B --teacher_url=https://... --teacher_model=NAME
+    launch/quickstart.sh --workdir=DIR --base=meta-llama/Llama-3.2-1B --teacher_url=https://... --teacher_model=NAME \
+        --teacher_terms='https://... what they allow'
 
 Leaves DIR/data (shards), DIR/run (run directory), DIR/export/{merged,peft} and DIR/report.json. The same command again continues
 where it stopped. Exit code 1: it ran, but what came out is below the bars of `BARS`.
@@ -27,6 +28,7 @@ BASE = flags.DEFINE_string("base", None, "a Hugging Face directory or hub id ins
 DATA = flags.DEFINE_string("data", None, "a directory of instruction shards with a held-out split, instead of making one")
 TEACHER_URL = flags.DEFINE_string("teacher_url", None, "an OpenAI-compatible endpoint instead of the offline teacher")
 TEACHER_MODEL = flags.DEFINE_string("teacher_model", None, "the model's name there")
+TEACHER_TERMS = flags.DEFINE_string("teacher_terms", None, "the URL of its terms and what they allow to do with its replies")
 NO_VERIFY = flags.DEFINE_bool("no_verify", False, "do not load the exports with transformers and PEFT: no torch needed")
 QUICK = flags.DEFINE_bool("quick", False, "a minute's version for tests: less data, fewer steps, no quality bars")
 
@@ -40,8 +42,8 @@ BARS = {"cpt_fall": 0.30, "sft_fall": 0.50, "stop_rate": 0.95, "script_purity": 
 
 
 def main(argv: list[str]) -> None:
-    if (TEACHER_URL.value is None) != (TEACHER_MODEL.value is None):
-        raise app.UsageError("--teacher_url and --teacher_model belong together")
+    if len({flag.value is None for flag in (TEACHER_URL, TEACHER_MODEL, TEACHER_TERMS)}) > 1:
+        raise app.UsageError("--teacher_url, --teacher_model and --teacher_terms belong together")
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):  # a mesh of two, for CPUs only
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2".strip()
     started = time.monotonic()
@@ -95,7 +97,8 @@ def step(title: str, done: Path | None, command: list[str]) -> None:
 def make_data(root: Path, paths: dict[str, str]) -> None:
     command = ["self_instruct", part("data"), f"--workdir={root}"]
     if TEACHER_URL.value:
-        command += [f"--config.teacher.base_url={TEACHER_URL.value}", f"--config.teacher.model={TEACHER_MODEL.value}"]
+        command += [f"--config.teacher.base_url={TEACHER_URL.value}", f"--config.teacher.model={TEACHER_MODEL.value}",
+                    f"--config.teacher.terms={TEACHER_TERMS.value}"]  # fmt: skip
     step("instruction data", None, command)  # asks nothing that was answered, and refuses another teacher's work directory
 
 

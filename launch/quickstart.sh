@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The whole path on a fresh Linux machine: environment, synthetic Urdu data, training with LoRA, export, verification.
 #
-#   launch/quickstart.sh [--workdir=DIR] [--base=PATH_OR_HUB_ID] [--teacher_url=URL --teacher_model=NAME] [--no_verify]
+#   launch/quickstart.sh [--workdir=DIR] [--base=PATH_OR_HUB_ID] [--teacher_url=URL --teacher_model=NAME --teacher_terms=TEXT] [--no_verify]
 #
 # Needs Python 3.11 or later and a package index, nothing else. Without flags no weights are downloaded and nothing is
 # paid for: a tiny model learns from a local teacher made of grammars. --no_verify does without torch, transformers and

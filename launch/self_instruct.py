@@ -2,7 +2,7 @@
 
 Leaves DIR/data (TFRecord shards and manifest), DIR/journal.sqlite and DIR/rejected.jsonl. The same command goes on
 where a stopped or killed run was. --config.teacher.base_url=URL asks a real endpoint; "offline" is the project's own
-server of grammars and word lists. Exit code 77: the budget is reached; 75: SIGTERM; 130: Ctrl-C; 2: an error of use.
+server of grammars and word lists. Exit code 77: the budget is reached; 75: SIGTERM or SIGHUP; 130: Ctrl-C; 2: an error of use.
 """
 
 import signal
@@ -32,7 +32,7 @@ def main(argv: list[str]) -> None:
     if not isinstance(CONFIG.value, SelfInstructConfig):
         raise UsageError(f"--config gave a {type(CONFIG.value).__name__}; self_instruct needs a SelfInstructConfig")
     if DRY_RUN.value:
-        print(estimate(CONFIG.value, WORKDIR.value))
+        print(estimate(CONFIG.value, WORKDIR.value).text(MAX_COST.value))
         return
     terminated: list[int] = []
 
@@ -40,7 +40,8 @@ def main(argv: list[str]) -> None:
         terminated.append(number)
         signal.raise_signal(signal.SIGINT)  # the one stop that asyncio knows: replies on their way are waited for
 
-    signal.signal(signal.SIGTERM, terminate)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, terminate)
     try:
         with show() as progress:
             summary = generate(CONFIG.value, WORKDIR.value, show=progress, max_cost=MAX_COST.value, parse_only=PARSE_ONLY.value)

@@ -109,7 +109,8 @@ ONE = replace(config(ethics=1000), heldout_share=0.0)
 def test_a_journal_is_taken_at_its_word(workdir: Callable[..., str]) -> None:
     """40 replies of 5 kept items each: 800 are lacking, 160 requests as long as those before them."""
     found = estimate(ONE, workdir(40, 5, Usage(500, 250)))
-    assert found == Estimate(160, 160 * 500, 160 * 250, 160 * 8192, 0.56, found.worst_cost_usd, "40 replies of this work directory")
+    known_from = "40 replies of this work directory"
+    assert found == Estimate(160, 160 * 500, 160 * 250, 160 * 8192, 0.56, found.worst_cost_usd, found.spent_usd, known_from)
     assert found.cost_usd == pytest.approx((160 * 500 * 2 + 160 * 250 * 10) / 1e6)
     assert found.worst_cost_usd and found.worst_cost_usd > 160 * 8192 * 10 / 1e6
 
@@ -223,16 +224,17 @@ def test_the_worst_case_holds_the_expected_one() -> None:
 
 
 def test_as_text_and_as_json() -> None:
-    found = Estimate(1240, 1_234_567, 840_123, 10_158_080, 0.6892, 6.279, ASSUMPTIONS)
+    found = Estimate(1240, 1_234_567, 840_123, 10_158_080, 0.6892, 6.279, 0.25, ASSUMPTIONS)
     assert str(found).splitlines() == [
         "requests  1,240 to be answered",
-        "tokens    1.23M in, 840k out, at most 10.2M out (each reply as long as max_tokens)",
-        "cost      $0.6892, at most $6.28",
+        "tokens    1.23M in, 840k out",
+        "cost      $0.6892; $6.28 if every reply were as long as max_tokens",
+        "spent     $0.25 before",
         "by        assumptions; a reasoning model's thoughts come on top",
     ]
     assert json.loads(json.dumps(found.as_json())) == {
         "requests": 1240, "prompt_tokens": 1_234_567, "completion_tokens": 840_123, "worst_completion_tokens": 10_158_080,
-        "cost_usd": 0.6892, "worst_cost_usd": 6.279, "known_from": "assumptions",
+        "cost_usd": 0.6892, "worst_cost_usd": 6.279, "spent_usd": 0.25, "known_from": "assumptions",
     }  # fmt: skip
 
 

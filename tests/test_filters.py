@@ -34,6 +34,8 @@ REJECTED = [
     ("empty_output", item(" \n")),
     ("instruction_too_short", item(instruction="مضمون لکھیں۔")),
     ("instruction_too_long", item(instruction="لکھیں " * 151)),
+    ("input_too_long", item(input="لاہور ایک قدیم شہر ہے۔ " * 1000)),
+    ("output_too_long", item("لاہور ایک قدیم شہر ہے۔ " * 1000)),
     ("leading_punctuation", item(instruction="۔ لاہور پر مضمون لکھیں۔")),
     ("leading_punctuation", item(instruction="- لاہور پر مضمون لکھیں۔")),
     ("copied", item(GOOD.replace("۔", ""))),

@@ -29,8 +29,6 @@ def on_disk(workdir: Path, sql: str) -> list[tuple]:
 def test_each_step_is_on_disk_before_the_next_and_many_share_a_commit(tmp_path: Path) -> None:
     async def steps(journal: Journal) -> int:
         requests = [journal.plan(idx, f"body {idx}", {}, "url") for idx in range(50)]
-        commits = 0
-        journal._db.set_trace_callback(lambda sql: commits.__add__(1))
         seen: list[str] = []
         journal._db.set_trace_callback(lambda sql: seen.append(sql) if sql == "COMMIT" else None)
 
@@ -77,10 +75,12 @@ def test_what_is_spent(tmp_path: Path) -> None:
         journal.refused(attempts[1], "HTTP 500", None, Usage(), 0.0)
         journal.answered(attempts[2], "before the price was known", Usage(10, 10), None)
         journal.sent(requests[4], Usage(100, 1000), 0.0101, journal.begin_batch("tag"))
-        usage, dollars = journal.spent(price)
+        assert journal.spent()[1] == pytest.approx(0.002 + price.of(Usage(100, 1000)))
+        journal.price_unpriced(price)
+        journal.price_unpriced(Price(1000.0, 1000.0))  # once, and not again
+        usage, dollars = journal.spent()
         assert usage == Usage(50 + 10 + 100, 200 + 10 + 1000, 30)
         assert dollars == pytest.approx(0.002 + 0.0 + price.of(Usage(10, 10)) + price.of(Usage(100, 1000)))
-        assert journal.spent(None)[1] == pytest.approx(dollars - price.of(Usage(10, 10)))
         assert (journal.ambiguous(), journal.retries()) == (1, 1)
         [batch] = journal.open_batches()
         assert (batch.tag, batch.id, [attempt.idx for attempt in batch.attempts]) == ("tag", None, [4])
@@ -166,3 +166,34 @@ def test_another_version_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="another version of this program"), open_journal(str(tmp_path)):
         pass
     assert os.path.exists(tmp_path / "journal.sqlite")
+
+
+def test_whatever_a_commit_meets_nobody_waits_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def commit(journal: Journal) -> None:
+        await asyncio.wait_for(journal.committed(), 5)
+
+    class Broken:
+        def __init__(self, db: sqlite3.Connection) -> None:
+            self.db = db
+
+        def commit(self) -> None:
+            raise sqlite3.DatabaseError("database disk image is malformed")
+
+    with open_journal(str(tmp_path)) as journal:
+        good = journal._db
+        journal._db = Broken(good)  # type: ignore[assignment]
+        with pytest.raises(UsageError, match="journal.sqlite is damaged.*malformed.*another --workdir"):
+            asyncio.run(commit(journal))
+        journal._db = good
+
+
+def test_a_damaged_journal_is_named(tmp_path: Path) -> None:
+    with open_journal(str(tmp_path)) as journal:
+        for idx in range(300):
+            plan(journal, idx, body="x" * 1000 + str(idx))
+    data = bytearray((tmp_path / "journal.sqlite").read_bytes())
+    for page in range(12, len(data) // 4096):
+        data[page * 4096 : page * 4096 + 2000] = b"\xff" * 2000
+    (tmp_path / "journal.sqlite").write_bytes(data)
+    with pytest.raises(UsageError, match=r"journal.sqlite (is damaged|is not a journal)"), open_journal(str(tmp_path)) as journal:
+        list(journal.requests())

@@ -34,8 +34,9 @@ FULL = Snapshot(
     spent=0.0123, max_cost=5.0, elapsed_s=200, eta_s=754, waiting="429, waiting 12 s",
 )  # fmt: skip
 LINE = (
-    "3 min 20 s: accepted 23,265 of 128,790 (18%), rejected 2,681, requests 12,345 answered, 97 of 128 in flight, 41 tried again, "
-    "3 failed, tokens 1.23M in (300k cached), 840k out, $0.0123 of $5.00, about 13 min left; 429, waiting 12 s"
+    "3 min 20 s: accepted 23,265 of 128,790 (18%), rejected 2,681 (2,510 similar, 99 label_outside, 56 malformed …), "
+    "requests 12,345 answered, 97 of 128 in flight, 41 tried again, 3 failed, tokens 1.23M in (300k cached), 840k out, "
+    "$0.0123 of $5.00, about 13 min left; 429, waiting 12 s"
 )
 
 
@@ -311,3 +312,11 @@ def test_eta_is_that_of_the_last_minutes() -> None:
 )
 def test_eta_needs_something_to_go_by(history: list[tuple[float, int]], left: float | None) -> None:
     assert eta(history, 7) == left if left is not None else eta(history, 1000) is None
+
+
+def test_a_reader_that_went_away_does_not_stop_the_run() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as gone, show(gone, every_s=0) as screen:
+        screen.say("nobody hears this")
+        screen.update(lambda: FULL)

@@ -81,8 +81,6 @@ class Made:
         for messages, meta in self.sources:
             yield Record(record_id(messages), "self_instruct", "generation", "ur", meta, messages=messages)
 
-    def __contains__(self, record: object) -> bool:
-        return any(record == one for one in self)
 
 
 def measure(what: str, run: Callable[[], object], rows: list[tuple[str, str, str]]) -> None:
