@@ -75,6 +75,7 @@ setup(
         "data": DATA,
         "gcs": ["gcsfs>=2025.3"],
         "plan": PLAN,
+        "tensorflow": ["tensorflow-cpu>=2.19"],  # for tests/test_contract.py and tests/benchmarks/shards.py alone
         "test": [*DATA, *VERIFY, *TOOLS, *PLAN],
         "tools": TOOLS,
         "tpu": jax_requirement("[tpu]"),

@@ -3,7 +3,8 @@
 One seed on its way to a shard, file by file:
   tasks/<task>/seeds.jsonl, prompt.txt
   planner.py     which request is asked next, from which seeds and earlier items;  prompt.py writes its text
-  journal.py     written down before it is sent;  teacher.py sends it and keeps the raw reply
+  engine.py      keeps requests on their way;  journal.py writes each down before it is sent
+  teacher.py     sends it (endpoint.py: one call; account.py, limits.py: what may be spent and sent);  batch.py: in batches
   prompt.py      the reply into items;  filters.py and dedup.py keep or reject each one, with the reason
   record.py      the kept item with its provenance;  tfrecord.py the shard and its manifest
 self_instruct.py is the recipe that calls them, config.py its values, urdu.py the text functions.

@@ -29,7 +29,7 @@ class Account:
             raise UsageError(f"--max_cost={max_cost}: US dollars, 0 or more")
         self.price, self._journal = config.price(), journal
         if self.price:
-            journal.price_unpriced(replace(self.price, factor=1.0))
+            journal.price_unpriced(replace(self.price, factor=1.0), replace(self.price, factor=config.batch_price_factor))
         self.usage, spent = journal.spent()
         self.retries = journal.retries()
         self.budget = Budget(max_cost, spent)

@@ -241,7 +241,7 @@ class BatchTeacher:
         """The reply in a result, or why there is none."""
         reply = None
         if result.status == 200:
-            reply = _json(result.body)
+            reply = self._endpoint.clean(_json(result.body))
             try:
                 reply_choice(reply)
             except ValueError as error:

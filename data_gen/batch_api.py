@@ -104,7 +104,7 @@ class BatchApi:
                     input_file_id=file_id, endpoint=URL, completion_window="24h", metadata={TAG: tag}
                 )
             except openai.APIStatusError as error:
-                perhaps = error.status_code >= 500 and error.status_code not in BUSY_STATUS
+                perhaps = (error.status_code >= 500 or error.status_code == 408) and error.status_code not in BUSY_STATUS
                 raise
             return _checked(batch, types.Batch, "id").id
 

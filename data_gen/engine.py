@@ -88,8 +88,8 @@ def recall(order: Order, show: Shows, snapshot: Callable[[], Snapshot], *, only_
             order.replies[request.idx] = request.reply
         else:
             order.unsent.append(request.idx)
-        _accept_ready(order)
-        show.update(snapshot)
+        while _accept_next(order):
+            show.update(snapshot)
         if request.idx % _COMMIT_EVERY == 0:
             order.journal.commit()
     order.journal.commit()
@@ -101,13 +101,15 @@ def _planned(order: Order, request: Request) -> None:
     order.requests += 1
 
 
-def _accept_ready(order: Order) -> None:
-    """Accepts the replies that are next in order."""
-    while order.accepted in order.replies:
-        reply = order.replies.pop(order.accepted)
-        order.failed += reply is None
-        order.recipe.accept(order.open.pop(order.accepted), reply)
-        order.accepted += 1
+def _accept_next(order: Order) -> bool:
+    """Accepts the reply that is next in order; False where it is not here yet."""
+    if order.accepted not in order.replies:
+        return False
+    reply = order.replies.pop(order.accepted)
+    order.failed += reply is None
+    order.recipe.accept(order.open.pop(order.accepted), reply)
+    order.accepted += 1
+    return True
 
 
 def _next(order: Order) -> Request | None:
@@ -131,11 +133,15 @@ async def ask_all(order: Order, teacher: Asks, show: Shows, snapshot: Callable[[
     finished: asyncio.Queue[asyncio.Task[str | None]] = asyncio.Queue()
     try:
         while True:
-            _accept_ready(order)
+            while _accept_next(order):
+                show.update(snapshot)
+                await asyncio.sleep(0)  # a batch brings thousands at once: the network and Ctrl-C have their turn in between
             while len(tasks) < teacher.window and (request := _next(order)):
                 task = asyncio.create_task(teacher.ask(request))
                 task.add_done_callback(finished.put_nowait)
                 tasks[task] = request.idx
+                show.update(snapshot)
+                await asyncio.sleep(0)
             show.update(snapshot)
             if not tasks:
                 break

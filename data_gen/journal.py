@@ -223,12 +223,13 @@ class Journal:
         """Attempts that came to nothing."""
         return int(self._read("SELECT count(*) FROM attempt WHERE error IS NOT NULL")[0][0])
 
-    def price_unpriced(self, price: Price) -> None:
-        """What was asked (not in batches) before a price was known costs what it would now, from now on."""
-        for idx, number, *tokens in self._read(
-            "SELECT idx, number, prompt_tokens, completion_tokens, cached_tokens FROM attempt WHERE cost IS NULL AND batch IS NULL"
+    def price_unpriced(self, direct: Price, in_batch: Price) -> None:
+        """What was asked before a price was known costs what it would now, from now on. A batch that goes on is not yet spent."""
+        for idx, number, batch, *tokens in self._read(
+            "SELECT idx, number, batch, prompt_tokens, completion_tokens, cached_tokens FROM attempt "
+            "WHERE cost IS NULL AND (batch IS NULL OR ended_at IS NOT NULL)"
         ):
-            cost = price.of(Usage(*tokens))
+            cost = (direct if batch is None else in_batch).of(Usage(*tokens))
             self._write("UPDATE attempt SET cost = ? WHERE idx = ? AND number = ?", (cost, idx, number))
         self.commit()
 

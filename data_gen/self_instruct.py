@@ -146,7 +146,7 @@ class _Run:
             usage=self.account.usage,
             spent=self.account.budget.spent if self.account.price else None,
             max_cost=self.account.budget.cap,
-            elapsed_s=now,
+            elapsed_s=int(now),
             eta_s=eta(self.history, sum(state.goals.values())),
             waiting=self.teacher.waiting if self.teacher else "reading the journal",
         )

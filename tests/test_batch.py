@@ -37,6 +37,7 @@ from tests.test_self_instruct import ROOT, TERMS, Said, config, generate, outcom
 
 MIX = {"generation": 30, "translation": 20}
 Handle = Callable[[Request], Reply | None]
+Handler = Callable[[Handle, Request], Reply | None]
 
 
 @pytest.fixture(autouse=True)
@@ -65,14 +66,13 @@ def spoil(server: Server, change: Callable[[Request, Handle], Reply | None]) -> 
     server._batches.handle = lambda request: change(request, honest)  # type: ignore[method-assign, assignment, return-value]
 
 
-def once(method: str, path: str, answer: Callable[[Handle, Request], Reply | None], *, of: int = 1) -> Callable[..., Any]:
-    """`answer` in place of the reply to the first (or the first `of`) requests of this kind."""
-    left = [of]
+def once(method: str, path: str, *answers: Handler) -> Callable[[Request, Handle], Reply | None]:
+    """`answers` in place of the replies to the first requests of this kind."""
+    left = list(answers)
 
     def change(request: Request, honest: Handle) -> Reply | None:
-        if left[0] and request.method == method and request.path.removeprefix("/v1/").startswith(path):
-            left[0] -= 1
-            return answer(honest, request)
+        if left and request.method == method and request.path.removeprefix("/v1/").startswith(path):
+            return left.pop(0)(honest, request)
         return honest(request)
 
     return change
@@ -468,14 +468,12 @@ CALLS = [("POST", "files"), ("POST", "batches"), ("GET", "batches/"), ("GET", "f
 
 
 @pytest.mark.parametrize("answers", [(away, cut, done_but_silent, busy, bad_gateway), (html, half, nameless)])
-def test_a_call_that_goes_wrong_is_made_again(
-    tmp_path: Path, undisturbed: list[str], answers: tuple[Callable[..., Any], ...]
-) -> None:
+def test_a_call_that_goes_wrong_is_made_again(tmp_path: Path, undisturbed: list[str], answers: tuple[Handler, ...]) -> None:
     """Each kind of call in each way, one after the other."""
     with served(tmp_path) as server:
         for call in CALLS:
-            for answer in answers if call != ("GET", "files") or away in answers else ():  # there, what comes is the file
-                spoil(server, once(*call, answer))
+            if call != ("GET", "files") or away in answers:  # there, what comes is the file
+                spoil(server, once(*call, *answers))
         generate(tmp_path / "w", recipe(server, backoff_s=0.001))
         assert set(sent(server).values()) == {1}, "a batch that was made without an answer is found by its tag"
     assert data(tmp_path / "w") == undisturbed and set(answered(tmp_path).values()) == {1}
@@ -483,11 +481,11 @@ def test_a_call_that_goes_wrong_is_made_again(
 
 @pytest.mark.parametrize(("call", "answer"), zip(CALLS, [away, html, busy, bad_gateway], strict=True))
 def test_an_endpoint_that_stays_away_is_given_up(
-    tmp_path: Path, undisturbed: list[str], call: tuple[str, str], answer: Callable[..., Any]
+    tmp_path: Path, undisturbed: list[str], call: tuple[str, str], answer: Handler
 ) -> None:
     with served(tmp_path) as server:
         honest = server._batches.handle
-        spoil(server, once(*call, answer, of=10**6))
+        spoil(server, once(*call, *[answer] * 1000))
         with pytest.raises(UsageError, match=r"no answer for 0.1 s.*Nothing is lost: the same command goes on") as caught:
             generate(tmp_path / "w", recipe(server, give_up_s=0.1))
         assert "\n" not in str(caught.value)
@@ -767,6 +765,15 @@ def test_what_a_resumed_batch_reserves(tmp_path: Path, monkeypatch: pytest.Monke
         [(prompt, completion)] = query(tmp_path / "killed", "SELECT sum(prompt_tokens), sum(completion_tokens) FROM attempt")
         with open_journal(str(tmp_path / "killed")) as journal:
             assert asyncio.run(reserved(journal)) == (0.0, pytest.approx(0.5 * (prompt * 1.0 + completion * 2.0) / 1e6))
+
+
+def test_batches_that_ended_before_there_was_a_price(tmp_path: Path) -> None:
+    with served(tmp_path) as server:
+        generate(tmp_path / "w", recipe(server))
+        assert query(tmp_path / "w", "SELECT count(cost) FROM attempt") == [(0,)]
+        [(prompt, completion)] = query(tmp_path / "w", "SELECT sum(prompt_tokens), sum(completion_tokens) FROM attempt")
+        for made in (recipe(server, **PRICES), recipe(server, **PRICES, batch=False)):
+            assert generate(tmp_path / "w", made).cost == pytest.approx(0.5 * (prompt * 1.0 + completion * 2.0) / 1e6)
 
 
 # --- small things -----------------------------------------------------------------------------------------------------

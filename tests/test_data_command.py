@@ -21,6 +21,7 @@ def get_config(arg=""):
     none = dict(reasoning=0, question_answering=0, classification=0, translation=0)
     return SelfInstructConfig(targets=Targets(generation=60, ethics=60, sentiment=60, **none), items_per_request=5)
 """
+TERMS = "https://example.com/terms training other models is allowed"
 PRICES = ("--config.teacher.input_price=0.5", "--config.teacher.output_price=2")
 
 
@@ -76,6 +77,10 @@ def test_dry_run_budget_stop_and_resume(recipe: Path) -> None:
     assert attempts(place / "a", "error IS NOT NULL") == 0
     assert run(recipe, "b")[0] == 0 and shards(place / "a") == shards(place / "b")
 
+    for more in (["--dry_run"], []):
+        code, _, errors = run(recipe, "a", "--config.teacher.model=other", *more)
+        assert code == 2 and "begun with teacher.model='offline-teacher', now it is 'other'" in errors
+
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130), (signal.SIGHUP, 75)])
 def test_a_stop_waits_for_what_is_on_its_way(recipe: Path, number: int, code: int) -> None:
@@ -97,6 +102,10 @@ def test_a_stop_waits_for_what_is_on_its_way(recipe: Path, number: int, code: in
         (["--max_cost=1"], r"--max_cost=1 needs a price: --config.teacher.input_price and --config.teacher.output_price"),
         (["--parse_only"], r"--parse_only reads the replies in .*/a/journal.sqlite, and there is none: check --workdir"),
         (["--config.teacher.base_url=http://127.0.0.1:9/v1"], r"teacher.terms is ''; several providers forbid"),
+        (
+            [f"--config.teacher.{field}" for field in ("base_url=http://127.0.0.1:9/v1", f"terms={TERMS}", "backoff_s=0.01")],
+            r"no connection: Connect call failed .'127.0.0.1', 9.; tried 6 times. Wait, or check that the server runs there",
+        ),
         (["--config.teacher.timeout_s=inf"], r"teacher.timeout_s is inf; it must be between"),
         (["--config.teacher.input_price=1"], r"input_price and teacher.output_price belong together"),
         (["--config.teacher.offline_faults=nonsense=1"], r"nonsense"),
@@ -108,17 +117,7 @@ def test_errors_of_use_are_one_line_and_exit_code_2(recipe: Path, flags: list[st
     assert "Traceback" not in said + errors
 
 
-def test_a_dry_run_refuses_what_a_run_would(recipe: Path) -> None:
-    assert run(recipe, "a")[0] == 0
-    code, said, _ = run(recipe, "a", "--dry_run")
-    assert code == 0 and "requests  0 to be answered" in said
-    for more in (["--dry_run"], []):
-        code, _, errors = run(recipe, "a", "--config.teacher.model=other", *more)
-        assert code == 2 and "begun with teacher.model='offline-teacher', now it is 'other'" in errors
-
-
 def test_terms_go_into_the_manifest(recipe: Path) -> None:
-    terms = "https://example.com/terms training other models is allowed"
-    assert run(recipe, "a", f"--config.teacher.terms={terms}", "--config.targets.ethics=0", "--config.targets.sentiment=0")[0] == 0
+    assert run(recipe, "a", f"--config.teacher.terms={TERMS}", "--config.targets.ethics=0", "--config.targets.sentiment=0")[0] == 0
     manifest = json.loads((recipe.parent / "a" / "data" / "manifest.json").read_text(encoding="utf-8"))
-    assert manifest["config"]["teacher"]["terms"] == terms
+    assert manifest["config"]["teacher"]["terms"] == TERMS

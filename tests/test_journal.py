@@ -76,8 +76,8 @@ def test_what_is_spent(tmp_path: Path) -> None:
         journal.answered(attempts[2], "before the price was known", Usage(10, 10), None)
         journal.sent(requests[4], Usage(100, 1000), 0.0101, journal.begin_batch("tag"))
         assert journal.spent()[1] == pytest.approx(0.002 + price.of(Usage(100, 1000)))
-        journal.price_unpriced(price)
-        journal.price_unpriced(Price(1000.0, 1000.0))  # once, and not again
+        journal.price_unpriced(price, price)
+        journal.price_unpriced(Price(1000.0, 1000.0), price)  # once, and not again
         usage, dollars = journal.spent()
         assert usage == Usage(50 + 10 + 100, 200 + 10 + 1000, 30)
         assert dollars == pytest.approx(0.002 + 0.0 + price.of(Usage(10, 10)) + price.of(Usage(100, 1000)))

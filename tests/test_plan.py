@@ -400,11 +400,12 @@ def test_the_command_with_a_recipe_of_data(base: str, tmp_path: Path) -> None:
     assert not (tmp_path / "nothing").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flag", "said"),
     [
         ("--data=configs/tiny.py:sft", "the recipe gave a TrainConfig; here plan.py needs a SelfInstructConfig"),
-        pytest.param("--data_workdir=x", "--data_workdir is of the data, and there is none", marks=pytest.mark.slow),
+        ("--data_workdir=x", "--data_workdir is of the data, and there is none"),
     ],
 )
 def test_a_recipe_of_data_that_is_none(base: str, tmp_path: Path, flag: str, said: str) -> None:

@@ -61,8 +61,10 @@ def test_teacher_flags_belong_together(tmp_path: Path) -> None:
     assert result.returncode == 2 and "--teacher_model" in result.stderr and "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 def test_unreachable_teacher_is_one_line(tmp_path: Path) -> None:
-    result = run(tmp_path / "x", "--teacher_url=http://127.0.0.1:9/v1", "--teacher_model=m", "--quick")
+    teacher = ("--teacher_url=http://127.0.0.1:9/v1", "--teacher_model=m", "--teacher_terms=https://example.com/x allows all uses")
+    result = run(tmp_path / "x", *teacher, "--quick")
     assert result.returncode == 2 and "127.0.0.1:9" in result.stderr and "Traceback" not in result.stderr
 
 
