@@ -216,7 +216,7 @@ class Endpoint:
         try:
             async with asyncio.timeout(self.config.timeout_s):  # the client's own is from byte to byte; a proxy may drip blanks
                 response = await self.client.post(
-                    path,
+                    f"{self.base_url}{path}",
                     cast_to=httpx2.Response,
                     content=body.encode(),
                     options={"headers": {"Content-Type": "application/json"}},

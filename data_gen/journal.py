@@ -47,7 +47,7 @@ PLANNED, DONE, FAILED = "planned", "done", "failed"
 # Requests that bind: answered, or in a batch that goes on.
 _BEGUN = f"status = '{DONE}' OR idx IN (SELECT idx FROM attempt WHERE batch IS NOT NULL AND ended_at IS NULL)"
 ACCEPTED = "accepted"
-COMMIT_S = 0.002  # how long a commit gathers writes
+COMMIT_S = 0.005  # how long a commit gathers writes
 ROOM_BYTES = 64 << 20  # free on the disk, or nothing more is sent: what is under way must find its place
 ROOM_BYTES_A_REQUEST = 1 << 18
 _PAGE = 500

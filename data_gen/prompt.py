@@ -12,6 +12,7 @@ import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from importlib import resources
 from importlib.resources.abc import Traversable
 from itertools import islice
@@ -145,12 +146,17 @@ def response_format() -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": {"name": "items", "strict": True, "schema": schema}}
 
 
+@lru_cache(maxsize=1)  # a reply is asked for its text and then for its usage
+def _parsed(reply: str) -> Any:
+    return json.loads(reply)
+
+
 def reply_choice(reply: str) -> tuple[str, str]:
     """(text, finish_reason) of a raw chat completion. Raises ValueError saying what is wrong with a malformed or empty
     one. Half a surrogate pair in the text, which no file can hold, becomes U+FFFD.
     """
     try:
-        data: Any = json.loads(reply)
+        data = _parsed(reply)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"not JSON but {reply[:200]!r}") from error
     choices = data.get("choices") if isinstance(data, dict) else None
@@ -178,7 +184,7 @@ def reply_usage(reply: str) -> Usage | None:
     A count of cached tokens that is missing or cannot be is 0: nothing is thought cheaper than it was.
     """
     try:
-        data: Any = json.loads(reply)
+        data = _parsed(reply)
     except (ValueError, RecursionError):
         return None
     usage = data.get("usage") if isinstance(data, dict) else None

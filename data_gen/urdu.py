@@ -32,12 +32,12 @@ def _presentation_forms() -> dict[str, str]:
 _TABLE = {ord(c): s for c, s in (_presentation_forms() | _LETTERS | _DIGITS | _SPACES | _INVISIBLE).items()}
 
 # For comparison only: vowel signs and Quranic marks, tatweel, ZWNJ and ZWJ go; digits become ASCII.
-_MARKS = regex.compile(r"[\u0610-\u061A\u064B-\u065F\u0670\u06D6-\u06DC\u06DF-\u06E8\u06EA-\u06ED\u0640\u200C\u200D]")
+_MARKS = re.compile(r"[\u0610-\u061A\u064B-\u065F\u0670\u06D6-\u06DC\u06DF-\u06E8\u06EA-\u06ED\u0640\u200C\u200D]")
 _FOLD_DIGITS = {0x6F0 + d: str(d) for d in range(10)}
 # \p{M} keeps vowel signs of other scripts inside their word (Hindi अनुवाद is one token); Python's \w+ would cut there.
 _TOKEN = regex.compile(r"[\p{L}\p{M}\p{N}]+")
-_LETTER = regex.compile(r"\p{L}")
-_SCRIPTS = {name: regex.compile(rf"[\p{{L}}&&\p{{Script={name}}}]", regex.V1) for name in ("Arabic", "Latin")}
+_LETTERS_RUN = regex.compile(r"\p{L}+")
+_SCRIPT_RUN = {name: regex.compile(rf"[\p{{L}}&&\p{{Script={name}}}]+", regex.V1) for name in ("Arabic", "Latin")}
 
 
 def _any_of(table: dict[int, str]) -> re.Pattern[str]:
@@ -59,7 +59,7 @@ def normalise(text: str) -> str:
         text = unicodedata.normalize("NFC", text.translate(_TABLE))
     # Unicode has no composition of Farsi yeh and hamza above; Urdu writes it with U+0626.
     text = text.replace("\u06cc\u0654", "\u0626")
-    return "\n".join(line.rstrip() for line in text.split("\n")).strip()
+    return "\n".join(map(str.rstrip, text.split("\n"))).strip()
 
 
 def tokens(text: str) -> list[str]:
@@ -69,7 +69,9 @@ def tokens(text: str) -> list[str]:
 
 @lru_cache(maxsize=64)  # several filters look at the same item
 def _tokens(text: str) -> tuple[str, ...]:
-    folded = _MARKS.sub("", normalise(text))
+    folded = normalise(text)
+    if _MARKS.search(folded):
+        folded = _MARKS.sub("", folded)
     if _URDU_DIGIT.search(folded):
         folded = folded.translate(_FOLD_DIGITS)
     return tuple(_TOKEN.findall(folded.casefold()))
@@ -81,5 +83,5 @@ def script_share(text: str, script: str = "Arabic") -> float:
     script_share("میں Python") == 3/9. A text without letters, such as "۲۴", gives 1: nothing in it is in a wrong
     script.
     """
-    letters = len(_LETTER.findall(text))
-    return len(_SCRIPTS[script].findall(text)) / letters if letters else 1.0
+    letters = sum(map(len, _LETTERS_RUN.findall(text)))
+    return sum(map(len, _SCRIPT_RUN[script].findall(text))) / letters if letters else 1.0

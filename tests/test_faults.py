@@ -121,3 +121,14 @@ def test_a_server_of_ones_own_may_move(tmp_path: Path) -> None:
         made.teacher.base_url = second.base_url
         summary = generate(tmp_path, made)
         assert summary.reused == asked and second.asked.total() == summary.requests - asked > 0
+
+
+def test_structured_replies_give_items_too_and_whole_ones_of_a_cut_reply(tmp_path: Path) -> None:
+    made = faulty("length=0.5")
+    made.teacher.reply_format = "json_schema"
+    summary = generate(tmp_path, made)
+    assert {task: sides["train"] for task, sides in summary.accepted.items()} == TARGETS
+    assert 3 <= summary.rejected["truncated"] <= summary.requests and summary.rejected.get("malformed", 0) < 20
+    [(body, reply)] = query(tmp_path, "SELECT body, reply FROM request JOIN attempt USING (idx) WHERE idx = 0")
+    assert json.loads(body)["response_format"]["type"] == "json_schema"
+    assert json.loads(reply)["choices"][0]["message"]["content"].startswith('{"items"')
