@@ -459,3 +459,17 @@ def wait_until_in_flight(workdir: Path, process: subprocess.Popen, count: int) -
     while in_flight() < count and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
     assert in_flight() >= count - 8, process.poll()  # some may have come in since
+
+
+def test_shards_that_find_no_room_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with LocalTeacher() as server:
+        made = config(server.base_url, targets={"generation": 20})
+        with monkeypatch.context() as patched:
+            patched.setattr("data_gen.self_instruct.write_shards", full)
+            with pytest.raises(UsageError, match="data cannot be written: .*No space left.*the same command writes it"):
+                generate(tmp_path, made)
+        asked = server.asked.total()
+        assert generate(tmp_path, made).accepted["generation"]["train"] == 20 and server.asked.total() == asked
