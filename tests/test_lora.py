@@ -158,6 +158,7 @@ def test_dropout_is_of_the_adapter_only_and_off_without_a_key(tokens: jax.Array)
     np.testing.assert_allclose(one_layer(x, jax.random.key(5)), expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_dropout_differs_by_layer_projection_microbatch_and_not_by_remat() -> None:
     """With all layers and microbatches alike, a shared mask would show as equal gradients."""
     config = tiny.model_config()

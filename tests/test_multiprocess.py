@@ -112,6 +112,7 @@ def test_sigterm_to_one_of_two_processes_stops_both(place: Path) -> None:
     assert [row["step"] for row in rows(place / "preempted")] == list(range(1, done + 2))
 
 
+@pytest.mark.slow
 def test_a_process_whose_peer_is_killed_ends(place: Path) -> None:
     both = two_at_work(place, "killed")
     both[1].send_signal(signal.SIGKILL)

@@ -416,6 +416,7 @@ def test_a_recipe_of_data_that_is_none(base: str, tmp_path: Path, flag: str, sai
 # --- on this machine, and ahead of time
 
 
+@pytest.mark.slow
 def test_the_step_is_measured_here(base: str) -> None:
     found = measure(recipe(base, batch_size=4), base_config(base)[0], make_mesh(MeshConfig(), jax.devices()[:1]), steps=1)
     assert 0 < found.seconds < 60

@@ -124,7 +124,11 @@ def shrink(config: TrainConfig, place: Path, data: str) -> TrainConfig:
     return config
 
 
-@pytest.mark.parametrize("family", ["alif_{}.py", "urdu_{}.py", "qwen3_4b_urdu.py:{}", "llama3_2_3b_urdu.py:{}"])
+def slow(*recipes: str) -> list[Any]:
+    return [pytest.param(recipe, marks=pytest.mark.slow) for recipe in recipes]
+
+
+@pytest.mark.parametrize("family", ["alif_{}.py", "urdu_{}.py", *slow("qwen3_4b_urdu.py:{}", "llama3_2_3b_urdu.py:{}")])
 def test_continued_pre_training_then_instructions(place: Path, family: str) -> None:
     """The first steps of both; the second goes on from the first."""
     cpt = shrink(load_recipe(f"configs/{family.format('cpt')}"), place, "text")
@@ -138,7 +142,7 @@ def test_continued_pre_training_then_instructions(place: Path, family: str) -> N
     assert np.isfinite(row["loss"]) and row["heldout_loss"] > 0
 
 
-ALONE = ("x_instruction_generator.py", "x_instruction_sft.py", "x_instruction_sft.py:ten", "qwen3_4b_urdu.py:nf4")
+ALONE = ("x_instruction_generator.py", *slow("x_instruction_sft.py", "x_instruction_sft.py:ten", "qwen3_4b_urdu.py:nf4"))
 
 
 @pytest.mark.parametrize("recipe", ALONE)

@@ -54,6 +54,7 @@ def stop_rate(run: Path) -> float:
     return float(np.mean([answer.finish_reason == "stop" for answer in answers]))
 
 
+@pytest.mark.slow
 def test_a_lora_on_a_base_that_never_saw_the_turn_token_stops(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the turn token out of the loss, as tools do that mask the padding token and pad with the end token, it hardly does."""
     adapter = LoraConfig(rank=8, alpha=16.0)
