@@ -30,7 +30,7 @@ T = TypeVar("T")
 Say = Callable[[str], None]  # takes what is being done, or waited for
 
 
-class NotMade(UsageError):  # noqa: N818 - an error of use, with a certainty
+class NotMade(UsageError):
     """The provider cannot be used, and certainly has no batch of these requests."""
 
 

@@ -187,6 +187,11 @@ def _read_key(variable: str) -> str:
     return key
 
 
+async def _as_utf_8(response: httpx2.Response) -> None:
+    """JSON is UTF-8 whatever a header says; some of what it may say is no encoding of text, and the SDK reads errors by it."""
+    response.encoding = "utf-8"
+
+
 class Endpoint:
     """`async with Endpoint(config, url) as endpoint: reply = await endpoint.post("/chat/completions", body)`."""
 
@@ -202,7 +207,9 @@ class Endpoint:
             base_url=base_url,
             timeout=httpx2.Timeout(config.timeout_s, connect=min(CONNECT_S, config.timeout_s)),
             max_retries=0,  # the SDK's own retries would not be in the journal
-            http_client=openai.DefaultAioHttpClient(trust_env=not local, limits=limits),  # half of httpx's CPU a request
+            http_client=openai.DefaultAioHttpClient(  # half of httpx's CPU a request
+                trust_env=not local, limits=limits, event_hooks={"response": [_as_utf_8]}
+            ),
         )
 
     async def __aenter__(self) -> "Endpoint":
@@ -212,7 +219,7 @@ class Endpoint:
         await self.client.close()
 
     async def post(self, path: str, body: str) -> str:
-        """The raw text of a good reply, JSON and so UTF-8 whatever its header says. Raises AttemptError."""
+        """The raw text of a good reply. Raises AttemptError."""
         try:
             async with asyncio.timeout(self.config.timeout_s):  # the client's own is from byte to byte; a proxy may drip blanks
                 response = await self.client.post(

@@ -185,7 +185,7 @@ class Journal:
         return request
 
     def set_status(self, idx: int, status: str) -> None:
-        """FAILED: given up for good, the run goes on without its items. PLANNED: to be asked again after all."""
+        """DONE: it has its reply. FAILED: given up for good, the run goes on without its items."""
         self._write("UPDATE request SET status = ? WHERE idx = ?", (status, idx))
 
     # --- attempts -----------------------------------------------------------------------------------------------------
@@ -260,16 +260,16 @@ class Journal:
         return [
             Batch(number, tag, batch_id, begun_at or 0.0, [
                 Attempt(key, idx, nth, Usage(*tokens), cost)
-                for key, idx, nth, *tokens, cost in self._db.execute(
+                for key, idx, nth, *tokens, cost in self._read(
                     "SELECT key, a.idx, number, prompt_tokens, completion_tokens, cached_tokens, cost "
                     "FROM attempt a JOIN request r ON r.idx = a.idx WHERE batch = ? AND ended_at IS NULL ORDER BY a.idx",
                     (number,),
                 )
             ])
-            for number, tag, batch_id, begun_at in self._db.execute(
+            for number, tag, batch_id, begun_at in self._read(
                 "SELECT number, tag, id, (SELECT min(sent_at) FROM attempt a WHERE a.batch = b.number AND a.ended_at IS NULL) "
                 "FROM batch b WHERE ended_at IS NULL"
-            ).fetchall()
+            )
         ]  # fmt: skip
 
     # --- items --------------------------------------------------------------------------------------------------------

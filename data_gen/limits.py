@@ -53,8 +53,8 @@ def token_bound(body: str) -> int:
     return len(body.encode("utf-8", "surrogatepass")) + TEMPLATE_TOKENS + MESSAGE_TOKENS * body.count('"role"')
 
 
-class BudgetReached(Exception):  # noqa: N818 - a stop as asked for, not an error
-    """The next request could cost more than is left of the budget."""
+class BudgetReached(Exception):
+    """The next request could cost more than is left of the budget: a stop as asked for, not an error."""
 
 
 class Budget:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -95,9 +95,9 @@ def fill(
 
 @pytest.fixture
 def workdir(tmp_path: Path) -> Callable[..., str]:
-    def make(*args: int | Usage, **more: object) -> str:
+    def make(replies: int, accepted: int, usage: Usage, **more: Any) -> str:
         with open_journal(str(tmp_path)) as journal:
-            fill(journal, *args, **more)  # type: ignore[arg-type]
+            fill(journal, replies, accepted, usage, **more)
         return str(tmp_path)
 
     return make

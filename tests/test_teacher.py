@@ -344,6 +344,9 @@ def test_blanks_that_keep_a_connection_alive_are_no_reply(tmp_path: Path) -> Non
 def test_a_reply_is_utf_8_whatever_its_header_says(tmp_path: Path, charset: bytes) -> None:
     url = dripping(b"\xef\xbb\xbf" + GOOD.encode(), b"Content-Type: application/json; charset=%s\r\n" % charset)
     assert ask(tmp_path, url) == [GOOD]
+    with serve(Answer(500, "خرابی", {"Content-Type": f"text/plain; charset={charset.decode()}"}), Answer(body=GOOD)) as server:
+        assert ask(tmp_path / "error", server.base_url) == [GOOD]
+    assert stored(tmp_path / "error", "SELECT error FROM attempt WHERE number = 1") == [("HTTP 500: خرابی",)]
 
 
 def test_a_key_that_comes_back_in_a_reply_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
