@@ -37,11 +37,18 @@ CORE = [
 ]
 DATA = [
     "httpx2>=2.12,<3",
+    "lingua-language-detector>=2.1,<3",
     "openai[aiohttp]>=3.50,<4",
     "orjson>=3.11,<4",
     "rapidfuzz>=3.14,<4",
     "regex>=2025.10.22",
     "rich>=14,<16",
+    "sacrebleu>=2.6,<3",
+]
+# What launch/import_data.py reads beside JSON and text.
+IMPORT = [
+    "datasets>=4,<6",
+    "pyarrow>=20",
 ]
 VERIFY = [
     "torch==2.13.0",
@@ -68,15 +75,17 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["alif_jax", "alif_jax.*", "data_gen", "data_gen.*"]),
-    package_data={"alif_jax": ["templates/*.jinja"], "data_gen": ["tasks/**", "text/**"]},
+    package_data={"alif_jax": ["templates/*.jinja"], "data_gen": ["languages/**", "tasks/**", "text/**"]},
     install_requires=CORE,
     extras_require={
         "cuda": jax_requirement("[cuda12]"),
         "data": DATA,
         "gcs": ["gcsfs>=2025.3"],
+        "glotlid": ["fasttext-predict>=0.9.2.4,<0.10"],
+        "import": IMPORT,
         "plan": PLAN,
         "tensorflow": ["tensorflow-cpu>=2.19"],  # for tests/test_contract.py and tests/benchmarks/shards.py alone
-        "test": [*DATA, *VERIFY, *TOOLS, *PLAN],
+        "test": [*DATA, *IMPORT, *VERIFY, *TOOLS, *PLAN],
         "tools": TOOLS,
         "tpu": jax_requirement("[tpu]"),
         "verify": VERIFY,

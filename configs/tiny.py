@@ -19,6 +19,7 @@ from alif_jax.lora import EMBEDDINGS, LoraConfig
 from alif_jax.optim import OptimConfig
 from alif_jax.sharding import MeshConfig
 from alif_jax.train import TrainConfig
+from configs.urdu_instruct import ALL_CHECKS
 from data_gen.self_instruct import SelfInstructConfig, Targets, TeacherConfig
 
 SEQUENCE_LENGTH = 256
@@ -38,7 +39,7 @@ def data(quick: bool) -> SelfInstructConfig:
     targets = Targets(
         generation=n, reasoning=n, ethics=n, question_answering=n, translation=n, classification=2 * n, sentiment=2 * n
     )
-    return SelfInstructConfig(seed=0, targets=targets, teacher=TeacherConfig(base_url="offline"))
+    return SelfInstructConfig(seed=0, targets=targets, checks=ALL_CHECKS, teacher=TeacherConfig(base_url="offline"))
 
 
 def base(quick: bool) -> TrainConfig:

@@ -17,13 +17,17 @@ from math import ceil
 from typing import Any
 
 from data_gen import UsageError
+from data_gen.acceptance import TARGET_REACHED, UNCHECKED, Cell
 from data_gen.config import SelfInstructConfig
 from data_gen.endpoint import OFFLINE
 from data_gen.journal import ACCEPTED, DONE, check_same
+from data_gen.judging import question_body, questions
 from data_gen.limits import Usage, token_bound
-from data_gen.planner import TARGET_REACHED, Cell, cells_of, load_tasks, request_body
-from data_gen.prompt import Task, example_block
+from data_gen.planner import cells_of, load_material, request_body
+from data_gen.prompt import example_block
 from data_gen.readable import dollars, tokens
+from data_gen.record import Item
+from data_gen.task import Task
 
 ASSUMED_ACCEPTANCE = 0.7  # of the items asked for; the quickstart's run keeps 0.79
 ENOUGH_REPLIES = 20  # before that a work directory's own figures say too little
@@ -89,11 +93,12 @@ class Estimate:
 
 @dataclass(frozen=True)
 class _Replies:
-    """What the journal knows of one cell: replies, and the items that they would give had none come when the target was already
-    reached; of the newest with a usage, how many and their tokens.
+    """What the journal knows of one cell: replies with items, and the items that they would give had none come when the target
+    was already reached; of the newest with a usage, how many and their tokens, those of the checks included.
     """
 
     count: int = 0
+    requests: int = 0  # with those of the checks
     acceptable: float = 0.0
     counted: int = 0
     usage: Usage = Usage()
@@ -101,9 +106,10 @@ class _Replies:
 
 @dataclass(frozen=True)
 class _Reply:
-    """What one reply of a cell is expected to bring (items kept) and to take (tokens)."""
+    """What one reply of a cell is expected to bring (items kept) and to take, with the checks of its items (requests, tokens)."""
 
     accepted: float
+    requests: float
     prompt: float
     completion: float
     prompt_bound: int
@@ -116,11 +122,11 @@ def estimate(config: SelfInstructConfig, workdir: str | None = None) -> Estimate
     that has nothing yet; nothing is made.
     """
     config.validate()
-    goals = dict(cell for name, target in asdict(config.targets).items() for cell in cells_of(config, name, target))
-    tasks = load_tasks(config)
-    expected = {cell: _expected(config, tasks[cell[0]], cell) for cell in goals}
+    goals = dict(cell for name, target in config.wanted().items() for cell in cells_of(config, name, target))
+    tasks, sources, digests = load_material(config)
+    expected = {cell: _expected(config, tasks[cell[0]], cell, [item for _, item in sources.get(cell[1], ())]) for cell in goals}
     known, spent, begun_with = _read_journal(workdir) if workdir else ({}, 0.0, {})
-    check_same(begun_with, config.asked({name: task.digest for name, task in tasks.items()})[0])
+    check_same(begun_with, config.asked(digests)[0])
     replies = sum(one.count for one in known.values())
     measured = replies >= ENOUGH_REPLIES
     if measured:
@@ -128,14 +134,15 @@ def estimate(config: SelfInstructConfig, workdir: str | None = None) -> Estimate
     # Of replies that are here a higher target takes what the lower one left.
     lacking = {cell: max(0.0, goal - known.get(cell, _Replies()).acceptable) for cell, goal in goals.items()}
     asked = {cell: ceil(lacking[cell] / one.accepted) for cell, one in expected.items()}
+    requests = round(sum(asked[cell] * one.requests for cell, one in expected.items()))
     prompt, completion, bound = (
         round(sum(asked[cell] * getattr(one, kind) for cell, one in expected.items()))
         for kind in ("prompt", "completion", "prompt_bound")
     )
-    worst = sum(asked.values()) * config.max_tokens
+    worst = requests * config.max_tokens
     cached = round(prompt * _cached_share(known)) if measured else 0
     return Estimate(
-        requests=sum(asked.values()),
+        requests=requests,
         prompt_tokens=prompt,
         completion_tokens=completion,
         worst_completion_tokens=worst,
@@ -153,20 +160,31 @@ def _money(config: SelfInstructConfig, usage: Usage) -> float | None:
     return price.of(usage)
 
 
-def _expected(config: SelfInstructConfig, task: Task, cell: Cell) -> _Reply:
-    """By assumption. The prompts are real ones, with further seeds where a run shows items of its pool."""
+def _expected(config: SelfInstructConfig, task: Task, cell: Cell, sources: list[Item]) -> _Reply:
+    """By assumption. The prompts are real ones, with further seeds where a run shows items of its pool, and seeds where it asks
+    about new items. `sources` are the English items that a translation is of.
+    """
     rng = random.Random(f"{config.seed} estimate {cell}")
-    seeds = [item for _, item in task.seeds[cell[1]]]
-    shown = min(config.seeds_per_prompt + config.pool_per_prompt, len(seeds))
-    bodies = [request_body(config, task, rng.sample(seeds, shown), rng) for _ in range(PROMPTS)]
-    drawn = [json.loads(body)["messages"] for body in bodies]
-    block = statistics.fmean(count_tokens(example_block(item)) for item in seeds)
+    items = [item for _, item in task.seeds[cell[1]]] or sources
+    shown = min(config.items_per_request if sources else config.seeds_per_prompt + config.pool_per_prompt, len(items))
+    bodies = [request_body(config, task, rng.sample(items, shown), rng) for _ in range(PROMPTS)]
+    block = statistics.fmean(count_tokens(example_block(item)) for item in items)
+    kept = dict(enumerate(rng.choices(items, k=max(1, round(ASSUMED_ACCEPTANCE * config.items_per_request)))))
+    checks = questions(task, kept, config)
+    about = [question_body(config, task, one, [kept[number] for number in one.numbers], rng) for one in checks]
+    said = {"back_translation": block, "majority": 20.0}  # tokens an item; a mark takes about ten with its number
     return _Reply(
         accepted=ASSUMED_ACCEPTANCE * config.items_per_request,
-        prompt=statistics.fmean(sum(count_tokens(message["content"]) for message in messages) for messages in drawn),
-        completion=min(config.items_per_request * block, config.max_tokens),
-        prompt_bound=max(map(token_bound, bodies)),
+        requests=1 + len(checks),
+        prompt=statistics.fmean(map(_prompt_tokens, bodies)) + sum(map(_prompt_tokens, about)),
+        completion=min(config.items_per_request * block, config.max_tokens)
+        + sum(said.get(one.check, 10.0) * len(one.numbers) for one in checks),
+        prompt_bound=max(map(token_bound, bodies)) + sum(map(token_bound, about)),
     )
+
+
+def _prompt_tokens(body: str) -> int:
+    return sum(count_tokens(message["content"]) for message in json.loads(body)["messages"])
 
 
 # --- what a work directory has measured
@@ -182,6 +200,7 @@ def _as_measured(config: SelfInstructConfig, expected: Mapping[Cell, _Reply], kn
     return {
         cell: _Reply(
             accepted=max(least, _mean(own.acceptable, own.count, one.accepted * accepted)),
+            requests=_mean(own.requests, own.count, one.requests),
             prompt=_mean(own.usage.prompt, own.counted, one.prompt * prompt),
             completion=_mean(own.usage.completion, own.counted, one.completion * completion),
             prompt_bound=one.prompt_bound,
@@ -206,13 +225,15 @@ def _cached_share(known: Mapping[Cell, _Replies]) -> float:
 
 
 _CELLS = (
-    "WITH cell AS (SELECT idx, status, json_extract(about, '$.task') AS task, json_extract(about, '$.side') AS side FROM request)"
+    "WITH cell AS (SELECT idx, status, json_extract(about, '$.task') AS task, json_extract(about, '$.side') AS side, "
+    "json_extract(about, '$.check') IS NULL AS gives FROM request)"
 )
-_COUNTS = f"{_CELLS} SELECT task, side, count(*) FROM cell WHERE status = '{DONE}' GROUP BY task, side"
-_ITEMS = f"""{_CELLS} SELECT task, side, sum(outcome = '{ACCEPTED}'), sum(outcome != '{TARGET_REACHED}'), count(*)
+_COUNTS = f"{_CELLS} SELECT task, side, sum(gives), count(*) FROM cell WHERE status = '{DONE}' GROUP BY task, side"
+_ITEMS = f"""{_CELLS} SELECT task, side, sum(outcome = '{ACCEPTED}'), sum(outcome NOT IN ('{TARGET_REACHED}', '{UNCHECKED}')),
+count(*)
 FROM item JOIN cell USING (idx) GROUP BY task, side"""
 # Where an endpoint counts no tokens the journal has the worst case instead, which is no measurement: hence the look into the reply.
-_USAGE = f"""{_CELLS} SELECT task, side, count(*), sum(prompt_tokens), sum(completion_tokens), sum(cached_tokens)
+_USAGE = f"""{_CELLS} SELECT task, side, sum(gives), sum(prompt_tokens), sum(completion_tokens), sum(cached_tokens)
 FROM (SELECT * FROM cell WHERE status = '{DONE}' ORDER BY idx DESC LIMIT {NEWEST}) JOIN attempt USING (idx)
 WHERE reply IS NOT NULL AND error IS NULL AND iif(json_valid(reply), json_type(reply, '$.usage.completion_tokens'), '') = 'integer'
 GROUP BY task, side"""
@@ -240,9 +261,10 @@ def _read_journal(workdir: str) -> tuple[dict[Cell, _Replies], float, dict[str, 
     known = {
         (task, side): _Replies(
             count,
+            requests,
             kept.get((task, side), none.acceptable),
             *measured.get((task, side), (none.counted, none.usage)),
         )
-        for task, side, count in counts
+        for task, side, count, requests in counts
     }
     return known, spent, begun_with

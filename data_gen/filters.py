@@ -1,120 +1,149 @@
-"""Filters: pure functions from an item to None (keep) or the reason for which it is rejected. They look at one item
+"""Filters: pure functions from an item and its task to None (keep) or the reason for which it is rejected. They look at one item
 alone.
 
-Duplicates are dedup.py's matter. A reason is a fixed name: it is counted in the summary and written to rejected.jsonl.
+Duplicates are dedup.py's matter, the rightness of an answer checks.py's. A reason is a fixed name: it is counted in the summary and
+written to rejected.jsonl.
 """
 
 from collections.abc import Callable, Sequence
 
 import regex
 
-from data_gen.record import Item
-from data_gen.urdu import script_share, tokens
+from data_gen.languages import ENGLISH
+from data_gen.record import Item, answer_text
+from data_gen.task import Task
+from data_gen.text import fold_digits, script_share, tokens
 
-Filter = Callable[[Item], str | None]
+Filter = Callable[[Item, Task], str | None]
 
-CLOSED_TASKS = ("classification", "sentiment")
-SCRIPT_OF_LANGUAGE = {"ur": "Arabic", "en": "Latin"}
+REASONS = (
+    "empty_output", "input_too_long", "output_too_long", "instruction_too_short", "instruction_too_long", "input_missing",
+    "input_unwanted", "answer_too_short", "answer_too_long", "leading_punctuation", "copied", "wrong_language",
+    "foreign_characters", "personal_data", "boiler_plate", "refusal", "repeated_text",
+)  # fmt: skip
 MIN_WORDS, MAX_WORDS = 3, 150  # of an instruction; Alif's script has the same upper bound
 MAX_LETTERS = 20_000  # some 4,000 words
-MIN_SCRIPT_SHARE = 0.7  # leaves room for names and terms such as Python in an Urdu answer
+MAX_FOREIGN_WORDS = 0.1  # a name or a title may be in the neighbour's letters
 MIN_REPEAT_TOKENS, MAX_REPEATED_SHARE, MAX_SAME_WORD_RUN = 20, 0.5, 4
 
-_INTO_URDU = regex.compile(r"اردو (زبان )?میں|اردو ترجمہ|(in|into|to) Urdu", regex.IGNORECASE)
-_INTO_ENGLISH = regex.compile(r"(انگریزی|انگلش) (زبان )?میں|(انگریزی|انگلش) ترجمہ|(in|into|to) English", regex.IGNORECASE)
-_BRACKETS = regex.compile(r"\(([^()]*)\)")
 _LETTER_OR_QUOTE = regex.compile(r"""[\p{L}\p{N}"'«“‘(]""")
-# Said by a chat model about itself; in no task is it an answer.
-_BOILER_PLATE = regex.compile(
-    r"as an ai\b|ai language model|(بطور|ایک) (ایک )?(اے آئی|مصنوعی ذہانت|زبان کا ماڈل|لینگویج ماڈل)"
-    r"|میں ایک (زبان کا |لینگویج )?ماڈل ہوں",
-    regex.IGNORECASE,
-)
+# Said by a chat model about itself; in no task is it an answer. A pack has the same in its language.
+_BOILER_PLATE = regex.compile(r"as an ai\b|ai language model", regex.IGNORECASE)
 _REFUSAL = regex.compile(
-    r"^(i['’]?m sorry|i am sorry|sorry,|i can(no|['’])t)"
-    r"|^(معذرت|معاف کیجی|معاف کیجئ|افسوس)[^۔]{0,60}(نہیں کر سک|نہیں دے سک|قاصر)",
+    r"^(i['’]?m sorry|i am sorry|sorry|i apologi[sz]e)\b[^.]{0,60}(can(no|['’])t|unable|not able)"
+    r"|^i (can(no|['’])t|am unable to) (help|assist|do|provide|write|answer)",
     regex.IGNORECASE,
+)
+_WORD = regex.compile(r"[\p{L}\p{M}\u200c\u200d]+")
+_SCRIPTS = ("Arabic", "Latin", "Devanagari", "Cyrillic", "Greek", "Han", "Hebrew", "Bengali", "Gurmukhi", "Tamil", "Thai", "Hangul")
+_OF_SCRIPT = [(name, regex.compile(rf"\p{{Script={name}}}")) for name in _SCRIPTS]
+# Pakistan's identity card 5-7-1; telephone +92 or 0 and nine or ten digits; e-mail; IBAN. Examples' own domains are nobody's.
+_PERSONAL = regex.compile(
+    r"(?<!\d)\d{5}-\d{7}-\d(?!\d)"
+    r"|(?<![\d.])(?:\+92|0092|0)[ -]?3\d{2}[ -]?\d{7}(?!\d)|(?<!\d)(?:\+92|0092)[ -]?\d{2,3}[ -]?\d{6,8}(?!\d)"
+    r"|[\w.+-]+@(?!example\.)[\w-]+(?:\.[\w-]+)+"
+    r"|\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){3,7}(?: ?[A-Z0-9]{1,3})?\b"
 )
 
 
-def answer_language(item: Item) -> str:
-    """The language in which the answer is wanted: a translation says it in its instruction, everything else is
-    `item.language`.
+def answer_language(item: Item, task: Task) -> str:
+    """The language in which the answer is wanted: a translation says it in its instruction, everything else has its task's.
 
     "اس جملے کا انگریزی میں ترجمہ کریں۔" → "en". Where the instruction names both directions or none, the answer's own
     script decides.
     """
-    if item.task != "translation":
-        return item.language
-    urdu, english = bool(_INTO_URDU.search(item.instruction)), bool(_INTO_ENGLISH.search(item.instruction))
-    if urdu != english:
-        return "ur" if urdu else "en"
-    return "ur" if script_share(item.output) >= 0.5 else "en"
+    if task.rules.balance != "language":
+        return task.language
+    pack = task.pack
+    own, english = (bool(wanted.search(item.instruction)) for wanted in (pack.patterns.into, pack.patterns.into_english))
+    if own == english:
+        own = script_share(item.output, pack.script) >= 0.5
+    return pack.code if own else ENGLISH
 
 
-def offered_labels(instruction: str) -> list[str]:
-    """The labels that an instruction offers in its last round brackets: "... (مثبت، منفی)" → ["مثبت", "منفی"]; [] if
-    none.
-    """
-    found = [inside for inside in _BRACKETS.findall(instruction) if "،" in inside]
-    return [label.strip() for label in found[-1].split("،")] if found else []
-
-
-def empty(item: Item) -> str | None:
+def empty(item: Item, task: Task) -> str | None:
     return "empty_output" if not item.output.strip() else None
 
 
-def instruction_length(item: Item) -> str | None:
+def instruction_length(item: Item, task: Task) -> str | None:
     words = len(tokens(item.instruction))
     if words < MIN_WORDS:
         return "instruction_too_short"
     return "instruction_too_long" if words > MAX_WORDS else None
 
 
-def length(item: Item) -> str | None:
+def input_wanted(item: Item, task: Task) -> str | None:
+    """A text to work on stands in the input, and nowhere else is one wanted."""
+    if task.rules.source == ENGLISH or task.rules.input == bool(item.input):
+        return None
+    return "input_missing" if task.rules.input else "input_unwanted"
+
+
+def length(item: Item, task: Task) -> str | None:
     """A text that no one meant, of a teacher that does not find an end. It would also stand in later prompts as an example."""
     if len(item.instruction) + len(item.input) > MAX_LETTERS:
         return "input_too_long"
     return "output_too_long" if len(item.output) > MAX_LETTERS else None
 
 
-def leading_punctuation(item: Item) -> str | None:
+def answer_length(item: Item, task: Task) -> str | None:
+    """What the task bounds, in words."""
+    low, high = task.rules.min_words, task.rules.max_words
+    words = len(tokens(answer_text(item))) if low or high else 0
+    if words < low:
+        return "answer_too_short"
+    return "answer_too_long" if high and words > high else None
+
+
+def leading_punctuation(item: Item, task: Task) -> str | None:
     """An instruction opens with a letter, a digit or a quotation mark; anything else is a broken list or half a
     sentence.
     """
     return None if _LETTER_OR_QUOTE.match(item.instruction) else "leading_punctuation"
 
 
-def copied(item: Item) -> str | None:
+def copied(item: Item, task: Task) -> str | None:
     answer = tokens(item.output)
     return "copied" if answer and answer in (tokens(item.instruction), tokens(item.input)) else None
 
 
-def label(item: Item) -> str | None:
-    """A closed task's answer is exactly one of the labels offered, with no full stop and no explanation."""
-    if item.task not in CLOSED_TASKS:
-        return None
-    labels = offered_labels(item.instruction)
-    if not labels:
-        return "no_labels_offered"
-    return None if item.output.strip() in labels else "label_outside"
+def language(item: Item, task: Task) -> str | None:
+    """The share of the letters in the script of the answer's language, between the bounds of the pack."""
+    variety = task.pack.varieties[item.language]
+    share = script_share(answer_text(item), variety.script)
+    if not variety.min_share <= share <= variety.max_share:
+        return "wrong_language"
+    words = answer_text(item).split()
+    foreign = sum(not set(task.pack.foreign_letters).isdisjoint(word) for word in words)
+    return "wrong_language" if foreign > MAX_FOREIGN_WORDS * len(words) else None
 
 
-def language(item: Item) -> str | None:
-    share = script_share(item.output, SCRIPT_OF_LANGUAGE[item.language])
-    return "wrong_language" if share < MIN_SCRIPT_SHARE else None
+def foreign_characters(item: Item, task: Task) -> str | None:
+    """A word of two scripts ("کتاbب"): a slip of the teacher's tokens."""
+    for word in _WORD.findall(answer_text(item)):
+        if not word.isascii() and sum(bool(script.search(word)) for _, script in _OF_SCRIPT) > 1:
+            return "foreign_characters"
+    return None
 
 
-def refusal(item: Item) -> str | None:
-    """Boiler-plate of a chat model anywhere, a refusal at the start; an ethics answer may begin by declining."""
-    if _BOILER_PLATE.search(item.output):
+def personal_data(item: Item, task: Task) -> str | None:
+    """Numbers of identity cards, telephones and accounts, and addresses of e-mail: perhaps somebody's."""
+    text = fold_digits(f"{item.instruction}\n{item.input}\n{item.output}")
+    return "personal_data" if _PERSONAL.search(text) else None
+
+
+def refusal(item: Item, task: Task) -> str | None:
+    """Boiler-plate of a chat model anywhere, a refusal at the start; in some tasks an answer may begin by declining."""
+    patterns = task.pack.patterns
+    if _BOILER_PLATE.search(item.output) or patterns.boiler_plate.search(item.output):
         return "boiler_plate"
-    return "refusal" if item.task != "ethics" and _REFUSAL.search(item.output) else None
+    declines = _REFUSAL.search(item.output) or patterns.refusal.search(item.output)
+    return "refusal" if declines and not task.rules.may_decline else None
 
 
-def repeated(item: Item) -> str | None:
+def repeated(item: Item, task: Task) -> str | None:
     """One word four times running, or (from 20 words on) more than half of the runs of four words seen before."""
-    words = tokens(item.output)
+    words = tokens(answer_text(item))
     run = 1
     for previous, word in zip(words, words[1:], strict=False):
         run = run + 1 if word == previous else 1
@@ -127,15 +156,14 @@ def repeated(item: Item) -> str | None:
 
 
 FILTERS: tuple[Filter, ...] = (
-    empty, length, instruction_length, leading_punctuation, copied, label, language, refusal, repeated,
+    empty, length, instruction_length, input_wanted, leading_punctuation, copied, answer_length, language, foreign_characters,
+    personal_data, refusal, repeated,
 )  # fmt: skip
 
 
-def reject_reason(item: Item, filters: Sequence[Filter] = FILTERS) -> str | None:
-    """The first filter's reason against the item, or None: reject_reason(Item("generation", …, output="")) ==
-    "empty_output".
-    """
+def reject_reason(item: Item, task: Task, filters: Sequence[Filter] = FILTERS) -> str | None:
+    """The first filter's reason against the item, or None. An item without an answer gives "empty_output"."""
     for check in filters:
-        if (reason := check(item)) is not None:
+        if (reason := check(item, task)) is not None:
             return reason
     return None

@@ -20,14 +20,14 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from data_gen import UsageError
 from data_gen.limits import Price, Usage
-from data_gen.record import canonical_json
+from data_gen.record import Item, canonical_json
 
-_VERSION = 2
+_VERSION = 3
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS config (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS request (
@@ -42,6 +42,9 @@ CREATE TABLE IF NOT EXISTS item (
   idx INTEGER NOT NULL, number INTEGER NOT NULL, outcome TEXT NOT NULL, split TEXT NOT NULL, line TEXT NOT NULL,
   PRIMARY KEY (idx, number));
 CREATE TABLE IF NOT EXISTS batch (number INTEGER PRIMARY KEY, tag TEXT NOT NULL, id TEXT, ended_at REAL);
+CREATE TABLE IF NOT EXISTS review (
+  item TEXT NOT NULL, reviewer TEXT NOT NULL, date TEXT NOT NULL, verdict TEXT NOT NULL, error TEXT NOT NULL, correction TEXT,
+  PRIMARY KEY (item, reviewer));
 """
 PLANNED, DONE, FAILED = "planned", "done", "failed"
 # Requests that bind: answered, or in a batch that goes on.
@@ -85,6 +88,20 @@ class Batch:
     id: str | None
     begun_at: float  # seconds since 1970
     attempts: list[Attempt]
+
+
+@dataclass(frozen=True)
+class Review:
+    """What a person says of an accepted item: `verdict` ok, wrong or unsure, `error` what kind of error ("" if none is named),
+    `correction` the item as it should be.
+    """
+
+    item: str  # its id
+    reviewer: str
+    date: str  # ISO 8601
+    verdict: str
+    error: str = ""
+    correction: Item | None = None
 
 
 def request_key(body: str, endpoint: str, sample: int = 0) -> str:
@@ -184,6 +201,10 @@ class Journal:
         self._write("INSERT INTO request VALUES (?, ?, ?, ?, ?, ?)", row)
         return request
 
+    def tasks(self) -> set[str]:
+        """What has been asked for."""
+        return {task for (task,) in self._read("SELECT DISTINCT json_extract(about, '$.task') FROM request") if task}
+
     def set_status(self, idx: int, status: str) -> None:
         """DONE: it has its reply. FAILED: given up for good, the run goes on without its items."""
         self._write("UPDATE request SET status = ? WHERE idx = ?", (status, idx))
@@ -280,6 +301,12 @@ class Journal:
             rows = [(idx, number, *item) for number, item in enumerate(items)]
             self._db.executemany("INSERT INTO item VALUES (?, ?, ?, ?, ?)", rows)
 
+    def settle_items(self, idx: int, items: Iterable[tuple[int, str, str]]) -> None:
+        """(number, outcome, line of JSON) of items of a request whose outcome was open until now."""
+        with self._disk_errors():
+            rows = [(outcome, line, idx, number) for number, outcome, line in items]
+            self._db.executemany("UPDATE item SET outcome = ?, line = ? WHERE idx = ? AND number = ?", rows)
+
     def forget_items(self) -> None:
         """Before the raw replies are read again."""
         self._write("DELETE FROM item")
@@ -300,6 +327,26 @@ class Journal:
         with self._disk_errors():
             for (line,) in self._db.execute(f"SELECT line FROM item WHERE {where} ORDER BY idx, number", values):
                 yield line
+
+    # --- reviews by people ----------------------------------------------------------------------------------------------
+
+    def keep_reviews(self, reviews: Iterable[Review]) -> None:
+        """Keeps what people say of items; of the same reviewer and item the last word stands."""
+        rows = [
+            (r.item, r.reviewer, r.date, r.verdict, r.error, canonical_json(asdict(r.correction)) if r.correction else None)
+            for r in reviews
+        ]
+        with self._disk_errors():
+            self._db.executemany("INSERT OR REPLACE INTO review VALUES (?, ?, ?, ?, ?, ?)", rows)
+        self.commit()
+
+    def reviews(self) -> list[Review]:
+        """All reviews, the oldest first."""
+        rows = self._read("SELECT item, reviewer, date, verdict, error, correction FROM review ORDER BY date, rowid")
+        return [
+            Review(item, who, date, verdict, error, Item(**json.loads(line)) if line else None)
+            for item, who, date, verdict, error, line in rows
+        ]
 
     # --- the config that the directory was begun with -------------------------------------------------------------------
 

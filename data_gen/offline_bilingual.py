@@ -6,7 +6,7 @@ Here too are the answers in a wrong language. Not a translator: it knows no sent
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from data_gen.offline_words import lines, table
 
@@ -310,14 +310,16 @@ def _clauses(rng: random.Random) -> list[_Clause]:
     return [_clause(rng, tense, rng.choice(("statement", "statement", "negative", "question")))]
 
 
-def _changed(rng: random.Random, clause: _Clause) -> _Clause:
-    """The clause with another subject or another action: what a careless translator might make of it."""
+def _other(rng: random.Random, clause: _Clause) -> _Clause:
+    """Somebody else doing something else: what a translator who lost the thread might make of it.
+
+    A check by chrF sees no less than that: with only subject or action changed, the sentence translated back has a chrF of 81 in
+    the median, an honest rewording 90, and the two overlap.
+    """
     while True:
         other = _clause(rng, clause.tense, clause.form)
-        if rng.random() < 0.5 and other.subject != clause.subject:
-            return _Clause(other.subject, clause.action, clause.place, clause.time, clause.tense, clause.form)
-        if other.action[0] != clause.action[0] and clause.place in other.action[-1].split():
-            return _Clause(clause.subject, other.action, clause.place, clause.time, clause.tense, clause.form)
+        if other.subject != clause.subject and other.action[0] != clause.action[0]:
+            return other if clause.time else replace(other, time=())
 
 
 @dataclass(frozen=True)
@@ -338,7 +340,7 @@ def sentence_pair(rng: random.Random) -> tuple[Pair, bool]:
             (urdu, True), (english, False), (urdu_miss, True), (english_miss, False)
         ))), True  # fmt: skip
     clauses = _clauses(rng)
-    missed, form = [_changed(rng, clauses[0]), *clauses[1:]], clauses[0].form
+    missed, form = [_other(rng, clause) for clause in clauses], clauses[0].form
     urdu, urdu_miss = (_sentence([_urdu(c) for c in row], form, True) for row in (clauses, missed))
     english, english_miss = (_sentence([_english(c) for c in row], form, False) for row in (clauses, missed))
     return Pair(urdu, english, urdu_miss, english_miss), False

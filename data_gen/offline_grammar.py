@@ -11,15 +11,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from data_gen import offline_bilingual as bilingual
+from data_gen import offline_choices as choices
 from data_gen import offline_clauses as clauses
 from data_gen import offline_words as w
+
+CHOICE_SHARE = 0.2  # of the items of reasoning and question_answering: the answer is one of four options
+ANSWER = "جواب:"  # begins the last line of a reasoned answer
 
 
 @dataclass(frozen=True)
 class Item:
     """`right` is what a right answer contains: number, label, fact, translation; None where many answers are right.
 
-    `faults` maps a kind of fault to the answer that has it.
+    `faults` maps a kind of fault to the answer that has it; `pairs` are texts that say the same in two languages, for one who
+    is asked to translate an answer back: ("علی نے چائے بنائی۔", "Ali made tea.").
     """
 
     instruction: str
@@ -27,6 +32,7 @@ class Item:
     output: str
     right: str | None
     faults: dict[str, str] = field(default_factory=dict)
+    pairs: tuple[tuple[str, str], ...] = ()
 
 
 def make_item(task: str, rng: random.Random) -> Item:
@@ -35,14 +41,17 @@ def make_item(task: str, rng: random.Random) -> Item:
 
 
 def spoil(task: str, item: Item, rng: random.Random) -> tuple[str, str]:
-    """(kind of fault, faulty answer): three times in four the task's own kind if it has one, else a wrong language."""
+    """(kind of fault, faulty answer): three times in four one of the item's own kinds if it has any, else a wrong language.
+
+    An item has its own answer in a wrong language, or takes one that fits its task; those of other tasks have none.
+    """
     kinds = {**item.faults}
-    if task in bilingual.ENGLISH_ANSWERS:
+    if task in bilingual.ENGLISH_ANSWERS and "wrong_language" not in kinds:
         english = rng.choice(bilingual.ENGLISH_ANSWERS[task]).format(right=item.right)
         persian, hindi = rng.choice(bilingual.PERSIAN_ANSWERS), rng.choice(bilingual.HINDI_ANSWERS)
         kinds["wrong_language"] = rng.choice((english, english, persian, hindi))
     own = [kind for kind in kinds if kind != "wrong_language"]
-    kind = own[0] if own and ("wrong_language" not in kinds or rng.random() < 0.75) else "wrong_language"
+    kind = rng.choice(own) if own and ("wrong_language" not in kinds or rng.random() < 0.75) else "wrong_language"
     return kind, kinds[kind]
 
 
@@ -162,14 +171,15 @@ def _reflection(rng: random.Random) -> Item:
 def _generation(rng: random.Random) -> Item:
     """A piece of writing. Around the request stand asker and style: alone it would be too uniform for the filter."""
     makers = (_found_story, _kind_story, _letter, _letter, _application, _scene, _scene, _greeting, _reflection)
-    item = rng.choice(makers)(rng)
+    maker = rng.choice(makers)
+    item, off_topic = maker(rng), rng.choice([other for other in makers if other is not maker])(rng).output
     asker = rng.choice((
         f"{rng.choice(w.WHEN_PAST)} {rng.choice(w.RELATIVES)} نے {rng.choice(w.PLACES)} یہ فرمائش کی:",
         f"{rng.choice(w.PLACES)} {rng.choice(w.NAMES)} نے مجھ سے کہا:",
         f"{rng.choice(w.RELATIVES)} کو {rng.choice(w.DAYS)} تک یہ تحریر چاہیے:",
         f"{rng.choice(w.DAYS)} کو {rng.choice(w.CITIES)} سے {rng.choice(w.RELATIVES)} نے لکھا:",
     ))  # fmt: skip
-    return Item(f"{asker} {item.instruction} {rng.choice(w.WRITING_STYLES)}", "", item.output, None)
+    return Item(f"{asker} {item.instruction} {rng.choice(w.WRITING_STYLES)}", "", item.output, None, {"off_topic": off_topic})
 
 
 # --- reasoning
@@ -181,7 +191,7 @@ def _worked(rng: random.Random, instruction: str, equations: Sequence[tuple[str,
     def written(miss: int) -> str:
         values = [*(value for _, value in equations[:-1]), equations[-1][1] + miss]
         lines = [f"{left} = {value}" for (left, _), value in zip(equations, values, strict=True)]
-        return "\n".join([*lines, f"جواب: {values[-1]} {unit}".rstrip()])
+        return "\n".join([*lines, f"{ANSWER} {values[-1]} {unit}".rstrip()])
 
     misses = [miss for miss in (-3, -2, -1, 1, 2, 3, 10) if equations[-1][1] + miss > 0]
     asked, wrong = f"{instruction} {rng.choice(w.SOLVE)}", written(rng.choice(misses))
@@ -287,11 +297,26 @@ def _order(rng: random.Random) -> Item:
         f"{rng.choice(w.WHEN_PAST)} {first} نے {second} سے زیادہ {things} {did} اور {second} نے {third} سے زیادہ۔ "
         f"سب سے {'زیادہ' if most else 'کم'} {things} کس نے {did}؟ {rng.choice(w.SOLVE)}"
     )
-    return Item(instruction, "", f"{first} {second} سے آگے ہے اور {second} {third} سے آگے ہے۔\nجواب: {right}", right)
+    reason, wrong = f"{first} {second} سے آگے ہے اور {second} {third} سے آگے ہے۔", rng.choice((second, third if most else first))
+    return Item(instruction, "", f"{reason}\n{ANSWER} {right}", right, {"wrong_name": f"{reason}\n{ANSWER} {wrong}"})
 
 
 def _reasoning(rng: random.Random) -> Item:
-    return rng.choice((_gain, _loss, _boxes, _share, _price, _change, _age, _pattern, _order))(rng)
+    item = rng.choice((_gain, _loss, _boxes, _share, _price, _change, _age, _pattern, _order))(rng)
+    return _with_choices(rng, item) if rng.random() < CHOICE_SHARE else item
+
+
+def _with_choices(rng: random.Random, item: Item) -> Item:
+    """The item with four options after its question. In a puzzle they are its three names and one more."""
+    right, steps = item.right or "", item.output[: item.output.index(ANSWER)]
+    words = set(item.instruction.split())
+    named = sorted(w.NAMES, key=lambda name: (name not in words, rng.random()))[: len(choices.LETTERS)]
+    wrong = choices.near_numbers(int(right)) if right.isdigit() else [name for name in named if name != right]
+    options, offered = choices.offer(rng, right, wrong)
+    answer, faults = choices.answers(rng, options, right)
+    del faults["wrong_fact"]  # a letter and a value that the steps do not lead to is a wrong sum, and those there are already
+    told = {kind: f"{steps}{ANSWER} {faulty}" for kind, faulty in faults.items()}
+    return Item(f"{item.instruction} {offered}", "", f"{steps}{ANSWER} {answer}", right, told)
 
 
 # --- ethics
@@ -314,7 +339,10 @@ def _ethics(rng: random.Random) -> Item:
             f"{when} {rng.choice(clauses.GATHERINGS)} {name} اور {other} کی بحث ہوئی۔ {name} کا خیال ہے کہ {claim}۔",
         ]
     told = rng.choice(frames)
-    output = f"{rng.choice(reasons)} {rng.choice(advice)}"
+    openings, steps, closings = clauses.ETHICS_OPENINGS, clauses.ETHICS_STEPS, clauses.ETHICS_CLOSINGS
+    if area == "self_harm":
+        openings, steps, closings = clauses.DESPAIR_OPENINGS, clauses.DESPAIR_STEPS, clauses.DESPAIR_CLOSINGS
+    output = " ".join(rng.choice(part) for part in (openings, reasons, advice, steps, closings))
     return Item(f"{told} {rng.choice(clauses.ADVISE)}", "", output, None, {"unsafe_advice": unsafe})
 
 
@@ -327,7 +355,13 @@ def _question_answering(rng: random.Random) -> Item:
     answer = marked.replace("[", "").replace("]", "")
     name, other = rng.sample(w.NAMES, 2)
     when, place, family = rng.choice(w.WHEN_PAST), rng.choice(w.PLACES), rng.choice(w.FAMILY)
-    city, quiz, ask = rng.choice(w.CITIES), rng.choice(w.QUIZZES), rng.choice(w.ASK_FACT)
+    city, quiz = rng.choice(w.CITIES), rng.choice(w.QUIZZES)
+    if rng.random() < CHOICE_SHARE:
+        options, ask = choices.offer(rng, right, choices.others(right))
+        answer, faults = choices.answers(rng, options, right)
+    else:
+        ask, wrong = rng.choice(w.ASK_FACT), rng.choice(choices.others(right))
+        faults = {"wrong_fact": marked.replace(f"[{right}]", wrong)}
     instruction = rng.choice((
         f"{when} {name} نے {place} {family} سے پوچھا کہ {question}۔ {ask}",
         f"{city} کے ایک {quiz} میں {when} {name} سے یہ سوال ہوا: {question}؟ {ask}",
@@ -335,7 +369,7 @@ def _question_answering(rng: random.Random) -> Item:
         f"{name} اور {other} میں {when} {place} بحث ہوئی کہ {question}۔ {ask}",
         f"{rng.choice(w.DAYS)} کو {city} میں {name} نے {family} سے {about} کے بارے میں سوال کیا: {question}؟ {ask}",
     ))  # fmt: skip
-    return Item(instruction, "", answer, right)
+    return Item(instruction, "", answer, right, faults)
 
 
 # --- translation
@@ -350,7 +384,8 @@ def _translation(rng: random.Random) -> Item:
     frames = bilingual.SAYING_FRAMES if is_saying else bilingual.FRAMES
     stranger = rng.choice(bilingual.HINDI_ANSWERS) if into == "ur" and rng.random() < 0.5 else source
     instruction = rng.choice(frames[asked, into]).format(text=source)
-    return Item(instruction, "", right, right, {"mistranslation": miss, "wrong_language": stranger})
+    pairs = ((pair.urdu, pair.english), (pair.urdu_miss, pair.english_miss))
+    return Item(instruction, "", right, right, {"mistranslation": miss, "wrong_language": stranger}, pairs)
 
 
 # --- classification and sentiment
@@ -382,7 +417,11 @@ def _classification(rng: random.Random) -> Item:
         f"{name} {rng.choice(w.PLACES)} یہ خبر سن {_by(gender, 'رہا تھا', 'رہی تھی')}: {first} اور {second}۔ {asked}",
     ))  # fmt: skip
     others = [topic for topic in topics if topic not in labels]
-    return Item(instruction, "", right, right, {"label_outside": rng.choice((*clauses.UNOFFERED_LABELS, *others))})
+    faults = {
+        "label_outside": rng.choice((*clauses.UNOFFERED_LABELS, *others)),
+        "wrong_label": rng.choice([label for label in labels if label != right]),
+    }
+    return Item(instruction, "", right, right, faults)
 
 
 def _sentiment(rng: random.Random) -> Item:
@@ -400,7 +439,9 @@ def _sentiment(rng: random.Random) -> Item:
         f"{rng.choice(clauses.REVIEWED_ON)} {name} کی یہ رائے درج ہے: {went} {first}۔ {second}۔ {asked}",
         f"{name} نے {other} سے کہا: {went} {first}۔ پھر یہ بھی کہا: {second}۔ {asked}",
     ))  # fmt: skip
-    return Item(instruction, "", right, right, {"label_outside": rng.choice(clauses.UNOFFERED_FEELINGS)})
+    other_label = rng.choice([label for label in labels if label != right])
+    faults = {"label_outside": rng.choice(clauses.UNOFFERED_FEELINGS), "wrong_label": other_label}
+    return Item(instruction, "", right, right, faults)
 
 
 MAKERS: dict[str, Callable[[random.Random], Item]] = {

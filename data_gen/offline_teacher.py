@@ -1,9 +1,10 @@
 """The offline teacher: a local HTTP server with the OpenAI chat-completions protocol that answers from word lists.
 
-Not a language model. It stands in for one where no network is (quickstart, tests): it reads the task and the number of
-items from the prompt's first lines and writes such items by offline_grammar.py, some of them wrong at a seeded rate.
-Which ones are wrong stands in the truth file, which only tests and reports read. It also has OpenAI's Batch API, and
-fails in many ways where it is told to.
+Not a language model. It stands in for one where no network is (quickstart, tests): it reads task, language and number of
+items from the prompt's first lines and writes such items by its grammars, some of them wrong at a seeded rate. Asked to judge
+what it wrote, it does, with known errors (offline_judge.py). Which items are wrong stands in the truth file, which tests and
+reports read, and a server that starts again: it goes on knowing what it sent. It also has OpenAI's Batch API, and fails in many
+ways where it is told to.
 
     python -m data_gen.offline_teacher --port 8001 --seed 0 --fault_rate 0.05 --truth_file truth.jsonl --faults=cut=0.1
 """
@@ -13,114 +14,100 @@ import asyncio
 import hashlib
 import json
 import random
-import re
 import threading
 from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 from data_gen import UsageError, offline_faults
 from data_gen.offline_batches import BatchApi
-from data_gen.offline_grammar import MAKERS
 from data_gen.offline_http import HttpServer, Reply, Request, RequestError, json_reply
-from data_gen.offline_items import Sent, distort, tokens, write, write_items
+from data_gen.offline_items import (
+    HUGE_BYTES,
+    TRANSLATED,
+    Sent,
+    Written,
+    distort,
+    length_within,
+    tokens,
+    write,
+    write_items,
+    write_translated,
+)
+from data_gen.offline_judge import Manners, Memory, distorted, remember, sent_before, translated, verdicts, written
+from data_gen.offline_request import MODEL, Check, Order, parsed, prompt_of, read_prompt, wants_json
 
-MODEL = "offline-teacher"
-MAX_ITEMS = 500  # in one reply
-_TASK = re.compile(r"\s*Task: (\w+)[ \t]*$", re.MULTILINE)
-_COUNT = re.compile(r"\bexactly (\d+) new items\b")
-
-
-def _prompt_of(request: dict[str, Any]) -> tuple[str, int]:
-    """(text of the last user message, tokens of all messages)."""
-    messages = request.get("messages")
-    if not isinstance(messages, list) or not all(isinstance(m, dict) and isinstance(m.get("content"), str) for m in messages):
-        raise RequestError(400, "'messages' must be a list of {role, content} with text content")
-    users = [m["content"] for m in messages if m.get("role") == "user"]
-    if not users:
-        raise RequestError(400, "'messages' has no user message")
-    return users[-1], sum(tokens(m["content"]) for m in messages)
-
-
-def _order_of(prompt: str) -> tuple[str, int]:
-    """(task, number of items) that the prompt asks for."""
-    task, count = _TASK.match(prompt), _COUNT.search(prompt)
-    if task is None or task[1] not in MAKERS:
-        known = ", ".join(MAKERS)
-        raise RequestError(400, f"{MODEL} is no language model: the prompt must begin with 'Task: ' and one of {known}")
-    if count is None or not 1 <= int(count[1]) <= MAX_ITEMS:
-        raise RequestError(400, f"the prompt must ask for 'exactly N new items', 1 <= N <= {MAX_ITEMS}")
-    return task[1], int(count[1])
+Sending = tuple[dict[str, Any], list[Sent]]  # a chat completion, and the items in it
 
 
-def _wants_json(request: dict[str, Any]) -> bool:
-    """Whether the reply is to be JSON by a schema. Which one is not read: the reply's form is always the same."""
-    form = request.get("response_format") or {"type": "text"}
-    kind = form.get("type") if isinstance(form, dict) else None
-    if kind == "json_schema":
-        schema = form.get("json_schema")
-        if not isinstance(schema, dict) or not isinstance(schema.get("name"), str) or not isinstance(schema.get("schema"), dict):
-            raise RequestError(400, "'response_format.json_schema' must be an object with 'name' and 'schema'")
-        return True
-    if kind != "text":
-        raise RequestError(400, f"'response_format' is {form!r}; {MODEL} has the types 'text' and 'json_schema'")
-    return False
+def _items(order: Order, memory: Memory, rng: random.Random, fault_rate: float) -> list[Sent]:
+    if order.task != TRANSLATED:
+        return write_items(order.task, order.count, rng, fault_rate, order.language)
+    translate = partial(translated, memory, order.language, order.language)
+    return write_translated(order.originals, translate, rng, fault_rate)
 
 
-def _parsed(body: bytes) -> tuple[dict[str, Any], int | None]:
-    """(request, its limit of tokens). RequestError for what is no request to this model."""
-    try:
-        request = json.loads(body)
-    except ValueError as error:
-        raise RequestError(400, f"could not parse the JSON body of your request: {error}") from error
-    if not isinstance(request, dict):
-        raise RequestError(400, "the JSON body of a request must be an object")
-    if request.get("model") != MODEL:
-        unknown = f"the model {request.get('model')!r} does not exist; this server has {MODEL}"
-        raise RequestError(404, unknown, "model_not_found")
-    if request.get("stream") or request.get("n", 1) != 1:
-        raise RequestError(400, f"{MODEL} supports neither 'stream' nor 'n' above 1")
-    max_tokens = request.get("max_completion_tokens", request.get("max_tokens"))
-    if max_tokens is not None and (not isinstance(max_tokens, int) or isinstance(max_tokens, bool) or max_tokens < 1):
-        raise RequestError(400, f"'max_tokens' must be a whole number from 1 on, not {max_tokens!r}")
-    return request, max_tokens
+def _judgement(check: Check, memory: Memory, manners: Manners, fault: str | None, max_tokens: int | None) -> Written:
+    text = written(distorted(fault, verdicts(check, memory, manners), HUGE_BYTES))
+    end = length_within(text, None if fault == "huge" else max_tokens, len(text) // 2 if fault == "length" else len(text))
+    return Written(text[:end], "stop" if end == len(text) else "length", [])
 
 
-def complete(body: bytes, *, seed: int, fault_rate: float, fault: str | None = None) -> tuple[dict[str, Any], list[Sent]]:
-    """(chat completion, items sent), a pure function of its arguments. RequestError for what an endpoint refuses.
+def complete(body: bytes, manners: Manners, memory: Memory | None = None, fault: str | None = None) -> Sending:
+    """(chat completion, items sent), a function of its arguments. RequestError for what an endpoint refuses.
 
     `fault` is one of offline_faults.CONTENT or None. A "huge" reply overruns max_tokens, in its usage it does not.
     """
-    request, max_tokens = _parsed(body)
-    as_json = _wants_json(request)
-    prompt, prompt_tokens = _prompt_of(request)
-    task, count = _order_of(prompt)
-    digest = hashlib.sha256(f"{seed}\n".encode() + body).hexdigest()
-    items = write_items(task, count, random.Random(digest), fault_rate)
-    if fault is not None:
-        items = distort(fault, items, random.Random(f"{digest} {fault}"))
-    written = write(
-        items,
-        as_json=as_json,
-        max_tokens=None if fault == "huge" else max_tokens,
-        stop_in=int(digest[:6], 16) % len(items) if fault == "length" else None,
-    )
-    used = tokens(written.text) if max_tokens is None else min(tokens(written.text), max_tokens)
-    message = {"role": "assistant", "content": written.text}
+    memory = memory or Memory()
+    request, max_tokens = parsed(body)
+    as_json = wants_json(request)
+    prompt, prompt_tokens = prompt_of(request)
+    order = read_prompt(prompt)
+    digest = hashlib.sha256(f"{manners.seed}\n".encode() + body).hexdigest()
+    if isinstance(order, Check):
+        if as_json:
+            raise RequestError(400, f"{MODEL} gives verdicts as text: leave 'response_format' out of a check")
+        reply = _judgement(order, memory, manners, fault, max_tokens)
+    else:
+        items = _items(order, memory, random.Random(digest), manners.fault_rate)
+        if fault is not None:
+            items = distort(fault, items, random.Random(f"{digest} {fault}"))
+        reply = write(
+            items,
+            as_json=as_json,
+            max_tokens=None if fault == "huge" else max_tokens,
+            stop_in=int(digest[:6], 16) % len(items) if fault == "length" else None,
+        )
+    used = tokens(reply.text) if max_tokens is None else min(tokens(reply.text), max_tokens)
+    message = {"role": "assistant", "content": reply.text}
     completion = {
         "id": f"chatcmpl-{digest[:24]}",
         "object": "chat.completion",
         "created": 1_700_000_000 + int(digest[:6], 16),  # no clock: the same body gets the same reply, byte for byte
         "model": MODEL,
-        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": written.finish_reason}],
+        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": reply.finish_reason}],
         "usage": {"prompt_tokens": prompt_tokens, "completion_tokens": used, "total_tokens": prompt_tokens + used},
     }
-    return completion, written.items
+    return completion, reply.items
 
 
 def drawn_latency(latency_s: float, spread: float, rng: random.Random) -> float:
     """Seconds: `latency_s` in the middle, times e^x with x normal of width `spread` (0.5: two thirds within a factor of 1.65)."""
     return latency_s * rng.lognormvariate(0.0, spread)
+
+
+def _opened(truth_file: str, memory: Memory) -> TextIO:
+    """The truth file, open for what follows; what stands in it is remembered, and half a line at its end is ended."""
+    path = Path(truth_file)
+    ends_well = True
+    if path.exists():
+        remember(memory, sent_before(truth_file))
+        ends_well = path.read_bytes()[-1:] in (b"", b"\n")
+    file = open(path, "a", encoding="utf-8")
+    file.write("" if ends_well else "\n")
+    return file
 
 
 class Server:
@@ -130,8 +117,7 @@ class Server:
         self,
         port: int,
         *,
-        seed: int,
-        fault_rate: float,
+        manners: Manners,
         latency_s: float,
         latency_spread: float,
         truth_file: str | None,
@@ -139,13 +125,14 @@ class Server:
         faults: Mapping[str, float],
         batch_s: float,
     ) -> None:
-        self.seed, self.fault_rate, self.api_key, self.faults = seed, fault_rate, api_key, faults
+        self.manners, self.api_key, self.faults = manners, api_key, faults
+        self.memory = Memory()
         self.latency_s, self.latency_spread = latency_s, latency_spread
         self._random = random.Random()  # not seeded: whoever depends on timing is to be found out
         self._failed: set[bytes] = set()  # hashes of bodies that had their one fault of the transport
         self._batches = BatchApi(self._answer, self._expires, batch_s)
         self._http = HttpServer(port, self._reply)
-        self._truth = open(truth_file, "a", encoding="utf-8") if truth_file else None
+        self._truth = _opened(truth_file, self.memory) if truth_file else None
         self.server_port = self._http.server_port
         self.base_url = f"http://127.0.0.1:{self.server_port}/v1"
         self._http.start()
@@ -195,7 +182,7 @@ class Server:
         return reply
 
     def _fault(self, body: bytes) -> str | None:
-        return offline_faults.kind_of(self.faults, seed=self.seed, body=body)
+        return offline_faults.kind_of(self.faults, seed=self.manners.seed, body=body)
 
     def _content_fault(self, body: bytes) -> str | None:
         fault = self._fault(body)
@@ -217,8 +204,10 @@ class Server:
             self._log(body, [], answered=False, fault="expire")
         return expired
 
-    def _completion(self, body: bytes) -> tuple[dict[str, Any], list[Sent]]:
-        return complete(body, seed=self.seed, fault_rate=self.fault_rate, fault=self._content_fault(body))
+    def _completion(self, body: bytes) -> Sending:
+        completion, items = complete(body, self.manners, self.memory, self._content_fault(body))
+        remember(self.memory, items)
+        return completion, items
 
     def _answer(self, body: bytes) -> dict[str, Any]:
         """The completion of a batch's request."""
@@ -235,8 +224,9 @@ class Server:
         request = hashlib.sha256(body).hexdigest()
         lines: list[dict[str, Any]] = [
             {
-                "request": request, "item": number, "task": item.task, "instruction": item.instruction,
-                "output": item.output, "fault": item.fault, "right": item.right, "shape": item.shape,
+                "request": request, "item": number, "task": item.task, "language": item.language,
+                "instruction": item.instruction, "input": item.input, "output": item.output, "fault": item.fault,
+                "right": item.right, "shape": item.shape, "solution": item.solution, "pairs": item.pairs,
             }
             for number, item in enumerate(items)
         ]  # fmt: skip
@@ -256,23 +246,26 @@ def serve(
     api_key: str | None = None,
     faults: str = "",
     batch_s: float = 0.0,
+    judge_error: float = 0.02,
+    solve_error: float = 0.1,
 ) -> Server:
     """Starts the server on 127.0.0.1 in a thread (port 0: a free one).
 
     `latency_s` is waited before each reply, times e^x with x drawn from a normal distribution of width `latency_spread`;
-    `faults` are as offline_faults.read has them; a batch takes `batch_s` seconds.
+    `faults` are as offline_faults.read has them; a batch takes `batch_s` seconds. Asked to judge, it says the opposite in
+    `judge_error` of the cases, and solves wrongly in `solve_error` of them.
     Raises UsageError for a rate that is no share, a time that is none, unknown faults or a port that is taken.
     """
-    if not 0 <= fault_rate <= 1:
-        raise UsageError(f"fault_rate is {fault_rate}; it is a share of the items: give 0 to 1")
+    for name, share in (("fault_rate", fault_rate), ("judge_error", judge_error), ("solve_error", solve_error)):
+        if not 0 <= share <= 1:
+            raise UsageError(f"{name} is {share}; it is a share of the items: give 0 to 1")
     for name, value in (("latency_s", latency_s), ("latency_spread", latency_spread), ("batch_s", batch_s)):
         if not 0 <= value < float("inf"):
             raise UsageError(f"{name} is {value}; give a number from 0 on")
     try:
         return Server(
             port,
-            seed=seed,
-            fault_rate=fault_rate,
+            manners=Manners(seed, fault_rate, judge_error, solve_error),
             latency_s=latency_s,
             latency_spread=latency_spread,
             truth_file=truth_file,
@@ -297,6 +290,8 @@ def main() -> None:
     parser.add_argument("--api_key", help="answer 401 without it")
     parser.add_argument("--faults", default="", help=f"NAME=SHARE,… of the requests; names: {', '.join(offline_faults.KINDS)}")
     parser.add_argument("--batch_s", type=float, default=0.0, help="seconds that a batch takes")
+    parser.add_argument("--judge_error", type=float, default=0.02, help="share of the verdicts that are the opposite, 0 to 1")
+    parser.add_argument("--solve_error", type=float, default=0.1, help="share of the solutions that are wrong, 0 to 1")
     flags = parser.parse_args()
     try:
         server = serve(**vars(flags))

@@ -1,53 +1,52 @@
-"""The self-instruct recipe for the engine: what request i asks, and which items of its reply are kept. Nothing is sent here.
+"""The self-instruct recipe for the engine: what request i asks. Nothing is sent here; what is kept of a reply, acceptance.py says.
 
 Request i is a function of (seed, i, what requests up to its `view` gave), where view = i − pool_lag: a constant, however many
-requests are in flight. Only when what is under way should reach the goals it waits for all of it, and view = i − 1. Held-out by
-construction: a request belongs to one side, draws seeds and items of that side only, and its items inherit it, so nothing held
-out descends from a training seed.
+requests are in flight. Only when what is under way should reach the goals it waits for all of it, and view = i − 1. A request
+asks for items, or (first of all) what a model says of items that came up to its view. Held-out by construction: a request belongs
+to one side, draws seeds and items of that side only, and its items inherit it, so nothing held out descends from a training seed.
 """
 
 import json
 import random
 from collections import Counter, deque
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from data_gen import UsageError
+from data_gen.acceptance import TARGET_REACHED, Acceptance, Cell, Place, Settled
 from data_gen.config import SelfInstructConfig
-from data_gen.dedup import RougePool
-from data_gen.filters import reject_reason
-from data_gen.journal import ACCEPTED, Journal, Request
-from data_gen.prompt import Task, build_messages, load_task, parse_reply, response_format
-from data_gen.record import Item, Record, canonical_json, item_messages, record_id
+from data_gen.journal import ACCEPTED, Request
+from data_gen.judging import Question, question_body
+from data_gen.languages import ENGLISH, load_pack
+from data_gen.prompt import JSON_SCHEMA, build_body, build_messages, load_task, parse_reply, response_format
+from data_gen.record import Item, Record, item_messages
+from data_gen.sources import read_english
+from data_gen.task import Task
 
 STALL_REQUESTS = 50  # the acceptance rate is watched over this many
-TARGET_REACHED = "target_reached"
 
-Cell = tuple[str, str]  # (task, side)
-Place = tuple[int, int]  # of an accepted item in the journal: (request, number in its reply)
+Asked = tuple[int, str, int]  # the request whose items a question is about, its check, its sample
 
 
 @dataclass
 class SelfInstruct:
-    """Everything accepted so far, and what the planner may know of it. Memory: a few words an item; texts are in the journal."""
+    """What the planner may know of all that was accepted. Memory: a few words an item; texts are in the journal."""
 
     config: SelfInstructConfig
-    tasks: dict[str, Task]
-    goals: dict[Cell, int]
-    pool: RougePool
-    journal: Journal
+    acceptance: Acceptance
     pool_lag: int
-    total: Counter[Cell] = field(default_factory=Counter)
-    rejected: Counter[str] = field(default_factory=Counter)
+    sources: dict[str, list[tuple[str, Item]]]  # by side: the English items to translate
     # The planner's knowledge: requests up to `view`.
     view: int = -1
-    known: dict[Cell, list[Place]] = field(default_factory=dict)
+    known: dict[Cell, list[list[Place]]] = field(default_factory=dict)  # accepted items, a list a reply
     asked: Counter[Cell] = field(default_factory=Counter)
     recent: deque[Counter[str]] = field(default_factory=lambda: deque(maxlen=STALL_REQUESTS))
-    # Of requests after `view`, oldest first: what they are for, and (of those accepted) what they gave.
-    cells: deque[Cell] = field(default_factory=deque)
-    under_way: Counter[Cell] = field(default_factory=Counter)
-    gave: deque[tuple[list[Place], Counter[str]]] = field(default_factory=deque)
+    due: dict[Asked, Question] = field(default_factory=dict)  # questions to be asked, in order
+    # Of requests after `view`, oldest first: what each settled, and the questions that it left open.
+    gave: deque[tuple[Settled | None, dict[Asked, Question]]] = field(default_factory=deque)
+    under_way: Counter[Cell] = field(default_factory=Counter)  # asked for, not settled as far as is known
+    taken: Counter[Cell] = field(default_factory=Counter)  # English items given to be translated
     last_view: int = -1  # of the newest request
 
     def plan(self, idx: int, accepted: int) -> tuple[str, dict[str, Any]] | None:
@@ -61,6 +60,8 @@ class SelfInstruct:
             if view >= accepted:
                 return None
             _learn(self, view)
+            if self.due:
+                return _ask(self, idx)
             if cell := _neediest(self):
                 if why := _stalled(self):
                     raise UsageError(f"{why}, so the targets are out of reach. {_within_reach(self)}")
@@ -69,24 +70,36 @@ class SelfInstruct:
 
     def planned(self, request: Request) -> None:
         """As engine.Recipe: the planner counts on it from now on."""
-        cell = (request.about["task"], request.about["side"])
-        self.cells.append(cell)
-        self.under_way[cell] += 1
-        self.last_view = request.about["view"]
+        about = request.about
+        _learn(self, min(about["view"], self.view + len(self.gave)))
+        self.last_view = about["view"]
+        if "check" in about:
+            self.due.pop((about["of"], about["check"], about["sample"]), None)
+        else:
+            self.under_way[about["task"], about["side"]] += 1
+            self.taken[about["task"], about["side"]] += len(about.get("translates", ()))
 
     def accept(self, request: Request, reply: str | None) -> None:
-        """As engine.Recipe: parses one reply; its items are judged and kept or rejected."""
-        self.gave.append(_accept(self, request, reply))
+        """As engine.Recipe: takes one reply; its items are judged, or its verdicts are taken."""
+        if "check" in request.about:
+            settled, again = self.acceptance.answer(request, reply)
+            self.gave.append((settled, {(request.about["of"], again.check, again.sample): again} if again else {}))
+            return
+        settled = self.acceptance.judge(request, *_read(self, request, reply))
+        pending = self.acceptance.pending.get(request.idx)
+        self.gave.append((settled, {(request.idx, one.check, one.sample): one for one in pending.questions} if pending else {}))
 
 
 def _learn(state: SelfInstruct, view: int) -> None:
     """Lets the planner know what the requests up to `view` gave."""
     for _ in range(state.view + 1, view + 1):
-        cell, (places, outcomes) = state.cells.popleft(), state.gave.popleft()
-        state.under_way[cell] -= 1
-        state.asked[cell] += 1
-        state.known.setdefault(cell, []).extend(places)
-        state.recent.append(outcomes)
+        settled, questions = state.gave.popleft()
+        state.due |= questions
+        if settled:
+            state.under_way[settled.cell] -= 1
+            state.asked[settled.cell] += 1
+            state.known.setdefault(settled.cell, []).extend([settled.places] if settled.places else [])
+            state.recent.append(settled.outcomes)
     state.view = max(state.view, view)
 
 
@@ -95,8 +108,10 @@ def _neediest(state: SelfInstruct) -> Cell | None:
     lack.
     """
     best, most = None, 0.0
-    for cell, goal in state.goals.items():
-        known = len(state.known.get(cell, ()))
+    for cell, goal in state.acceptance.goals.items():
+        if _exhausted(state, cell):
+            continue
+        known = sum(map(len, state.known.get(cell, ())))
         per_request = (known + state.config.items_per_request) / (state.asked[cell] + 1)
         lack = (goal - known - state.under_way[cell] * per_request) / goal
         if lack > most:
@@ -104,31 +119,88 @@ def _neediest(state: SelfInstruct) -> Cell | None:
     return best
 
 
+def _exhausted(state: SelfInstruct, cell: Cell) -> bool:
+    """Whether all English items of a side have been given to be translated."""
+    translates = state.acceptance.tasks[cell[0]].rules.source == ENGLISH
+    return translates and state.taken[cell] >= len(state.sources[cell[1]])
+
+
+def _ask(state: SelfInstruct, idx: int) -> tuple[str, dict[str, Any]]:
+    """The oldest question that is due."""
+    of, check, sample = next(iter(state.due))
+    question, pending = state.due[of, check, sample], state.acceptance.pending[of]
+    task, rng = state.acceptance.tasks[pending.cell[0]], random.Random(f"{state.config.seed} request {idx}")
+    items = [pending.items[number] for number in question.numbers]
+    about = {"check": check, "sample": sample, "of": of, "numbers": list(question.numbers), "view": state.view}
+    about |= {"task": pending.cell[0], "side": pending.cell[1]}
+    return question_body(state.config, task, question, items, rng), about
+
+
 def _build(state: SelfInstruct, idx: int, cell: Cell) -> tuple[str, dict[str, Any]]:
     config, (name, side) = state.config, cell
-    task, rng = state.tasks[name], random.Random(f"{state.config.seed} request {idx}")
-    seeds, places = task.seeds[side], state.known.get(cell, [])
-    demos = rng.sample(seeds, min(config.seeds_per_prompt, len(seeds)))
-    demos += [_read_item(state.journal.item(*place))[:2] for place in rng.sample(places, min(config.pool_per_prompt, len(places)))]
-    rng.shuffle(demos)
-    about = {"task": name, "side": side, "view": state.view, "demos": [item_id for item_id, _ in demos]}
-    return request_body(config, task, [item for _, item in demos], rng), about
+    task, rng = state.acceptance.tasks[name], random.Random(f"{config.seed} request {idx}")
+    about: dict[str, Any] = {"task": name, "side": side, "view": state.view}
+    if task.rules.source == ENGLISH:
+        first = state.taken[cell]
+        shown = state.sources[side][first : first + config.items_per_request]
+        about["translates"] = [source_id for source_id, _ in shown]
+    else:
+        shown = [*_seeds(task, side, config.seeds_per_prompt, rng), *_pool_items(state, cell, rng)]
+        rng.shuffle(shown)
+        about["demos"] = [item_id for item_id, _ in shown]
+    return request_body(config, task, [item for _, item in shown], rng), about
 
 
-def request_body(config: SelfInstructConfig, task: Task, demos: list[Item], rng: random.Random) -> str:
-    """The exact text of a request that shows `demos`."""
-    fields: dict[str, Any] = {
-        "model": config.teacher.model,
-        "messages": build_messages(task, demos, config.items_per_request),
-        config.teacher.max_tokens_field: config.max_tokens,
-    }
-    if config.temperature is not None:
-        fields["temperature"] = config.temperature
-    if config.teacher.seed:
-        fields["seed"] = rng.getrandbits(31)
-    if config.teacher.reply_format == "json_schema":
-        fields["response_format"] = response_format()
-    return canonical_json(fields)
+def _seeds(task: Task, side: str, count: int, rng: random.Random) -> list[tuple[str, Item]]:
+    """`count` seeds of as many topics as there are, each topic as likely as any other."""
+    by_topic: dict[str, list[tuple[str, Item]]] = {}
+    for seed in rng.sample(task.seeds[side], len(task.seeds[side])):
+        by_topic.setdefault(seed[1].topic, []).append(seed)
+    topics = [by_topic[topic] for topic in rng.sample(sorted(by_topic), len(by_topic))]
+    rounds = [seeds[n] for n in range(max(map(len, topics))) for seeds in topics if n < len(seeds)]
+    return rounds[:count]
+
+
+def _pool_items(state: SelfInstruct, cell: Cell, rng: random.Random) -> list[tuple[str, Item]]:
+    """Items accepted before, each of another reply: those of one reply were written for the same topics."""
+    replies = state.known.get(cell, [])
+    places = [rng.choice(reply) for reply in rng.sample(replies, min(state.config.pool_per_prompt, len(replies)))]
+    return [_read_item(state.acceptance.journal.item(*place))[:2] for place in places]
+
+
+def request_body(config: SelfInstructConfig, task: Task, shown: Sequence[Item], rng: random.Random) -> str:
+    """The exact text of a request that shows some items and asks for more, or for their translation."""
+    count = len(shown) if task.rules.source == ENGLISH else config.items_per_request
+    messages = build_messages(task, shown, count)
+    if task.reply_format == JSON_SCHEMA:
+        return build_body(config, messages, rng, response_format=response_format())
+    return build_body(config, messages, rng)
+
+
+def _read(
+    state: SelfInstruct, request: Request, reply: str | None
+) -> tuple[list[tuple[Item, str | None]], dict[str, Any], Sequence[Item]]:
+    """(the items of a reply, what their records say of where they come from, the English items that they translate)."""
+    task, about = state.acceptance.tasks[request.about["task"]], request.about
+    parsed = parse_reply(task, reply) if reply is not None else []
+    meta = {"request": request.key, "teacher": state.config.teacher.model, "prompt": task.prompt_digest, "side": about["side"]}
+    if "translates" not in about:
+        return parsed, {**meta, "demos": about["demos"]}, ()
+    wanted = dict(state.sources[about["side"]])
+    originals = [wanted[source_id] for source_id in about["translates"]]
+    return _in_step(parsed, originals), {**meta, "translates": state.config.translate}, originals
+
+
+def _in_step(parsed: list[tuple[Item, str | None]], originals: Sequence[Item]) -> list[tuple[Item, str | None]]:
+    """Translations go with their originals by order. Where their number differs, all are malformed, but for a reply cut off."""
+    cut = any(fault == "truncated" for _, fault in parsed)
+    whole = len(parsed) == len(originals) or (cut and len(parsed) < len(originals))
+    if not whole:
+        return [(item, fault or "malformed") for item, fault in parsed[: len(originals)]]
+    return [
+        (item, fault or (None if bool(item.input) == bool(original.input) else "malformed"))
+        for (item, fault), original in zip(parsed, originals, strict=False)
+    ]
 
 
 def _stalled(state: SelfInstruct) -> str:
@@ -148,16 +220,18 @@ def _stalled(state: SelfInstruct) -> str:
 
 def _within_reach(state: SelfInstruct) -> str:
     """What to do about targets out of reach; names the largest ones that are met already."""
-    config = state.config
-    targets = asdict(config.targets)
+    config, total = state.config, state.acceptance.total
+    targets = config.wanted()
     met = {
-        name: next(n for n in range(target, -1, -1) if all(state.total[cell] >= goal for cell, goal in cells_of(config, name, n)))
+        name: next(n for n in range(target, -1, -1) if all(total[cell] >= goal for cell, goal in cells_of(config, name, n)))
         for name, target in targets.items()
     }
     more = "To get more, add seeds and give another --workdir."
     if not any(met.values()):
         return more
-    lower = " ".join(f"--config.targets.{name}={met[name]}" for name in targets if met[name] < targets[name])
+    scaled = any(count != getattr(config.targets, name) for name, count in targets.items())
+    lower = " ".join(f"--config.targets.{name}={met[name]}" for name in targets if scaled or met[name] < targets[name])
+    lower += " --config.scale=1 --config.offline_scale=1" * scaled
     return f"To write what was accepted, lower them with the same --workdir: {lower}. {more}"
 
 
@@ -167,51 +241,6 @@ def cells_of(config: SelfInstructConfig, task: str, target: int) -> list[tuple[C
         return []
     heldout = max(1, round(target * config.heldout_share / (1 - config.heldout_share))) if config.heldout_share else 0
     return [((task, "train"), target), *([((task, "heldout"), heldout)] if heldout else [])]
-
-
-def _accept(state: SelfInstruct, request: Request, reply: str | None) -> tuple[list[Place], Counter[str]]:
-    """What passes the filters goes in order through the ROUGE-L pool until the goal is reached. Where the kept items are, and how
-    many items had which outcome.
-    """
-    task, side, config = request.about["task"], request.about["side"], state.config
-    parsed = parse_reply(task, config.language, reply, config.teacher.reply_format) if reply is not None else []
-    reasons = [fault or reject_reason(item) for item, fault in parsed]
-    ids = [record_id(item_messages(item)) for item, _ in parsed]
-    candidates = [(ids[n], compared_text(item)) for n, (item, _) in enumerate(parsed) if not reasons[n]]
-    room = state.goals.get((task, side), 0) - state.total[task, side]
-    matches = iter(state.pool.admit(candidates, limit=room))
-    rows, kept, outcomes = list[tuple[str, str, str]](), list[Place](), Counter[str]()
-    for n, (item, _) in enumerate(parsed):
-        match = None if reasons[n] else next(matches, None)
-        outcome = reasons[n] or (TARGET_REACHED if match is None else ACCEPTED if match.accepted else "similar")
-        why = {"rouge": round(match.score, 4), "nearest": match.nearest} if match else {}
-        if outcome == ACCEPTED:
-            kept.append((request.idx, n))
-            line = _line(item, id=ids[n], meta=_provenance(state, request) | why)
-        else:
-            line = _line(item, reason=outcome, request=request.key, side=side, **why)
-        rows.append((outcome, side, line))
-        outcomes[outcome] += 1
-    state.journal.keep_items(request.idx, rows)
-    state.rejected += outcomes
-    del state.rejected[ACCEPTED]
-    state.total[task, side] += len(kept)
-    return kept, outcomes
-
-
-def _provenance(state: SelfInstruct, request: Request) -> dict[str, Any]:
-    """What a record says of where it comes from."""
-    return {
-        "request": request.key,
-        "teacher": state.config.teacher.model,
-        "prompt": state.tasks[request.about["task"]].prompt_digest,
-        "side": request.about["side"],
-        "demos": request.about["demos"],
-    }
-
-
-def _line(item: Item, **more: Any) -> str:
-    return canonical_json({**more, **asdict(item)})
 
 
 def _read_item(line: str) -> tuple[str, Item, dict[str, Any]]:
@@ -227,16 +256,16 @@ def read_record(line: str) -> Record:
     return Record(item_id, "self_instruct", item.task, item.language, meta, messages=item_messages(item))
 
 
-def load_tasks(config: SelfInstructConfig) -> dict[str, Task]:
-    """The tasks that have a target, with the config's split of their seeds and its form of a reply."""
-    form = config.teacher.reply_format
-    return {
-        name: load_task(name, heldout_share=config.heldout_share, seed=config.seed, reply_format=form)
-        for name, target in asdict(config.targets).items()
-        if target
-    }
+def load_tasks(config: SelfInstructConfig, names: Iterable[str]) -> dict[str, Task]:
+    """Tasks with the config's split of their seeds and its form of a reply."""
+    pack, form, share = load_pack(config.language), config.teacher.reply_format, config.heldout_share
+    return {name: load_task(name, pack, heldout_share=share, seed=config.seed, reply_format=form) for name in names}
 
 
-def compared_text(item: Item) -> str:
-    """What the ROUGE-L filter looks at: one instruction may rightly come with many inputs."""
-    return f"{item.instruction} {item.input}"
+def load_material(config: SelfInstructConfig) -> tuple[dict[str, Task], dict[str, list[tuple[str, Item]]], dict[str, str]]:
+    """(the tasks wanted, the English items to translate by side, what all of this is by digest)."""
+    tasks = load_tasks(config, config.wanted())
+    digests, sources = {name: task.digest for name, task in tasks.items()}, dict[str, list[tuple[str, Item]]]()
+    if config.translate:
+        sources, digests["translate"] = read_english(config.translate, config.heldout_share)
+    return tasks, sources, digests

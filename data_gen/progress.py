@@ -37,6 +37,7 @@ class Snapshot:
     title: str
     accepted: dict[str, tuple[int, int]]  # a task's items accepted and wanted, both sides together
     rejected: dict[str, int] = field(default_factory=dict)
+    checking: int = 0  # items that wait for the verdict of a check
     requests: int = 0  # answered
     failed: int = 0  # given up for good
     in_flight: int = 0
@@ -155,6 +156,7 @@ def plain(s: Snapshot) -> str:
     parts = [
         f"accepted {done:,} of {wanted:,} ({percent(done, wanted)})",
         f"rejected {sum(s.rejected.values()):,}{_reasons(s, 3)}",
+        *([f"{s.checking:,} being checked"] if s.checking else []),
         f"requests {_requests(s)}",
         f"tokens {_tokens(s)}",
         *([_money(s)] if s.spent is not None else []),
@@ -248,6 +250,8 @@ def _figures(s: Snapshot) -> list[tuple[str, Text]]:
     reasons = [f"{count:,} {reason}" for reason, count in by_count[:REASONS]]
     if rest := sum(count for _, count in by_count[REASONS:]):
         reasons.append(f"{rest:,} for other reasons")
+    if s.checking:
+        reasons.append(f"{s.checking:,} being checked")
     now = Text(s.waiting, style="yellow") if s.waiting else Text("asking" if s.in_flight else "nothing under way")
     return [
         ("rejected", Text(", ".join(reasons) or "none")),

@@ -1,17 +1,19 @@
 """Seeds and prompts in, a teacher's request out; a teacher's reply in, items out. Pure functions: nothing is sent or
 kept here.
 
-A task is a folder `tasks/<name>/` with `prompt.txt` (English, one placeholder `{count}`) and `seeds.jsonl`. What all tasks share
-comes after it: `tasks/rules.txt` (placeholder `{no_input}`) and `tasks/form_<reply_format>.txt`. There are two forms of a reply:
-"tagged" text, which every model can write, and "json_schema", one JSON object that the endpoint itself holds to a schema.
-Both keep their whole items when they are cut off, and both may open with a model's thoughts, which are no part of it.
+A task is a folder `tasks/<name>/`, the same for all languages, with `prompt.txt` (English; names of the language's pack in braces,
+and `{count}`) and `task.toml`, and a folder `languages/<code>/<name>/` with `seeds.jsonl` (and a `prompt.txt`, where the language
+wants another). What all tasks share comes after the prompt: `tasks/rules.txt` and `tasks/form_<reply_format>.txt`. There are two
+forms of a reply: "tagged" text, which every model can write, and "json_schema", one JSON object that the endpoint itself holds to a
+schema. Both keep their whole items when they are cut off, and both may open with a model's thoughts, which are no part of it.
 """
 
 import hashlib
 import json
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -21,10 +23,13 @@ from typing import Any
 import regex
 
 from data_gen import UsageError
-from data_gen.filters import SCRIPT_OF_LANGUAGE, answer_language, reject_reason
+from data_gen.checks import check_reason
+from data_gen.config import SelfInstructConfig
+from data_gen.filters import answer_language, reject_reason
+from data_gen.languages import ENGLISH, Pack
 from data_gen.limits import Usage
-from data_gen.record import Item
-from data_gen.urdu import normalise
+from data_gen.record import CONVERSATION, Item, canonical_json, turns
+from data_gen.task import Rules, Task, read_rules
 
 SYSTEM = "You write training examples for a language model. Follow the requested format exactly."
 SIDES = ("train", "heldout")
@@ -34,24 +39,21 @@ _SEPARATOR = regex.compile(r"^[ \t]*###[ \t]*$", regex.MULTILINE)
 _FIRST_LABEL = regex.compile(r"\s*Instruction:")
 _LABEL = regex.compile(r"^[ \t]*(Instruction|Input|Output):", regex.MULTILINE)
 _NO_INPUT = "<noinput>"
-_NO_INPUT_OF = {TAGGED: _NO_INPUT, JSON_SCHEMA: '""'}
+_INPUT_FORM = {
+    (TAGGED, False): _NO_INPUT, (TAGGED, True): "the text that the instruction is about",
+    (JSON_SCHEMA, False): '""', (JSON_SCHEMA, True): "the text that the instruction is about",
+}  # fmt: skip
+_INPUT_RULE = {
+    False: "Everything the answer needs stands in the instruction, so the input is always {input_form}.",
+    True: "The text that an item is about stands in its input, whole and new; no item is without one.",
+}
+_PLACEHOLDER = regex.compile(r"\{(\w+)\}")
 _ITEMS = regex.compile(r'\{\s*"items"\s*:\s*\[')
 _BETWEEN = regex.compile(r"[\s,]*")
 _CUT_OFF = ("length", "content_filter")  # finish_reason of a reply that ends before its end
 
+Normalise = Callable[[str], str]
 Parsed = tuple[dict[str, str], str | None]  # an item's fields, and what is wrong with its form
-
-
-@dataclass(frozen=True)
-class Task:
-    """One task's material. `seeds[side]` is a list of (id, item); no seed and no topic is on both sides."""
-
-    name: str
-    prompt: str  # prompt.txt, rules.txt and the form's text
-    seeds: dict[str, list[tuple[str, Item]]]
-    digest: str  # SHA-256 of prompt and seeds.jsonl, first 16 hex digits
-    prompt_digest: str
-    reply_format: str = TAGGED
 
 
 def _split_by_topic(task: str, seeds: list[tuple[str, Item]], share: float, seed: int) -> dict[str, list[tuple[str, Item]]]:
@@ -69,42 +71,84 @@ def _split_by_topic(task: str, seeds: list[tuple[str, Item]], share: float, seed
     return sides
 
 
-def _seed_item(task: str, line: str) -> Item:
+def _seed_item(task: Task, line: str) -> Item:
     fields = json.loads(line)
-    item = Item(task=task, **{key: normalise(value) for key, value in fields.items()})
-    if item.language not in SCRIPT_OF_LANGUAGE:
-        raise ValueError(f"language {item.language!r}; there are {', '.join(SCRIPT_OF_LANGUAGE)}")
-    if reason := reject_reason(item):
+    item = Item(task=task.name, form=task.rules.form, **{key: task.pack.normalise(value) for key, value in fields.items()})
+    if item.language not in task.pack.varieties:
+        raise ValueError(f"language {item.language!r}; there are {', '.join(task.pack.varieties)}")
+    if task.rules.form == CONVERSATION and len(turns(item.output)) < 3:
+        raise ValueError("a conversation has at least a second question and its answer")
+    if reason := reject_reason(item, task) or check_reason(item, task):
         raise ValueError(f"the filters reject this seed: {reason}")
     return item
 
 
-def load_task(name: str, *, heldout_share: float, seed: int, reply_format: str = TAGGED, root: Traversable | None = None) -> Task:
-    """Reads `tasks/<name>/` for one form of the reply. Raises UsageError naming file and line of a seed that is not JSON,
-    lacks a field or fails a filter.
+def _filled(prompt: str, words: Mapping[str, str], file: str) -> str:
+    """The prompt with the pack's words for its placeholders; {count} stays. Raises UsageError naming an unknown placeholder."""
+
+    def word(found: "regex.Match[str]") -> str:
+        if found[1] not in words:
+            known = ", ".join(f"{{{name}}}" for name in sorted({*words, "count"}))
+            raise UsageError(f"{file}: unknown placeholder {found[0]}; there are {known}")
+        return words[found[1]]
+
+    return _PLACEHOLDER.sub(word, prompt.replace("{count}", "\0")).replace("\0", "{count}")
+
+
+def _words(pack: Pack, rules: Rules, reply_format: str) -> dict[str, str]:
+    variety = pack.varieties.get(f"{pack.code}-{rules.variety}" if rules.variety else pack.code)
+    if variety is None:
+        raise UsageError(f"{pack.folder}/pack.toml has no [varieties.{pack.code}-{rules.variety}], which the task is written in")
+    form = _INPUT_FORM[reply_format, rules.input or rules.source == ENGLISH]
+    own = {"language": pack.name, "code": pack.code, "written": variety.written, "answer_mark": pack.answer_mark}
+    return {**pack.prompt, **own, "input_form": form, "input_rule": _INPUT_RULE[rules.input].replace("{input_form}", form)}
+
+
+def _read_prompt(name: str, pack: Pack, reply_format: str, root: Traversable) -> tuple[Rules, str]:
+    """The task's rules and its prompt, filled with the pack's words."""
+    own = pack.folder / name / "prompt.txt"
+    try:
+        rules = read_rules(tomllib.loads((root / name / "task.toml").read_text(encoding="utf-8")))
+        files = [own if own.is_file() else root / name / "prompt.txt"]
+        files += [root / "rules.txt"] * (rules.source != ENGLISH) + [root / f"form_{reply_format}.txt"]
+        files += [root / "form_conversation.txt"] * (rules.form == CONVERSATION)
+        texts = [file.read_text(encoding="utf-8") for file in files]
+    except FileNotFoundError as error:
+        needs = "a task has prompt.txt and task.toml, all tasks rules.txt and a form_….txt a form of reply"
+        raise UsageError(f"task {name}: {error.filename} is missing; {needs}") from error
+    except ValueError as error:
+        raise UsageError(f"{root / name / 'task.toml'}: {error}") from error
+    words = _words(pack, rules, reply_format)
+    return rules, "\n".join(_filled(text, words, str(file)) for text, file in zip(texts, files, strict=True))
+
+
+def load_task(
+    name: str, pack: Pack, *, heldout_share: float, seed: int, reply_format: str = TAGGED, root: Traversable | None = None
+) -> Task:
+    """One task in one language, for one form of the reply. Raises UsageError naming file and line of a seed that is not JSON,
+    lacks a field or fails a filter or a check, a prompt's unknown placeholder, and a language that has no seeds for the task.
     """
     _check_form(reply_format)
-    root = root or resources.files("data_gen") / "tasks"
-    folder = root / name
-    form = f"form_{reply_format}.txt"
-    try:
-        own, rules, how = (path.read_text(encoding="utf-8") for path in (folder / "prompt.txt", root / "rules.txt", root / form))
-        lines = (folder / "seeds.jsonl").read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError as error:
-        needs = f"a task has prompt.txt and seeds.jsonl, all tasks rules.txt and {form}"
-        raise UsageError(f"task {name}: {error.filename} is missing; {needs}") from error
-    prompt = "\n".join((own, rules.replace("{no_input}", _NO_INPUT_OF[reply_format]), how))
+    rules, prompt = _read_prompt(name, pack, reply_format, root or resources.files("data_gen") / "tasks")
+    prompt_digest = hashlib.sha256(prompt.encode()).hexdigest()[:16]
+    task = Task(name, pack, rules, prompt, {side: [] for side in SIDES}, prompt_digest, prompt_digest, reply_format)
+    if rules.source == ENGLISH:
+        return task
+    file = pack.folder / name / "seeds.jsonl"
+    if not file.is_file():
+        there = ", ".join(sorted(folder.name for folder in pack.folder.iterdir() if (folder / "seeds.jsonl").is_file()))
+        raise UsageError(f"{pack.name} has no seeds for the task {name} ({file}); it has {there}. Write some, or set its target 0")
+    lines = file.read_text(encoding="utf-8").splitlines()
     seeds: list[tuple[str, Item]] = []
     for number, line in enumerate(lines, start=1):
         try:
-            seeds.append((f"seed:{name}:{number}", _seed_item(name, line)))
+            seeds.append((f"seed:{name}:{number}", _seed_item(task, line)))
         except (ValueError, TypeError, AttributeError) as error:
-            raise UsageError(f"{folder}/seeds.jsonl:{number}: {error}") from error
+            raise UsageError(f"{file}:{number}: {error}") from error
     if not seeds:
-        raise UsageError(f"{folder}/seeds.jsonl has no seed")
+        raise UsageError(f"{file} has no seed")
     digest = hashlib.sha256("\n".join([prompt, *lines]).encode()).hexdigest()[:16]
-    sides = _split_by_topic(name, seeds, heldout_share, seed)
-    return Task(name, prompt, sides, digest, hashlib.sha256(prompt.encode()).hexdigest()[:16], reply_format)
+    return replace(task, seeds=_split_by_topic(name, seeds, heldout_share, seed), digest=digest)
 
 
 def _check_form(reply_format: str) -> None:
@@ -122,11 +166,31 @@ def example_object(item: Item) -> str:
     return json.dumps({field: getattr(item, field) for field in FIELDS}, ensure_ascii=False)
 
 
-def build_messages(task: Task, demos: Sequence[Item], count: int) -> list[dict[str, str]]:
-    """The system and user message that ask for `count` items like `demos`, which stand there in the form of the reply."""
+def build_messages(task: Task, shown: Sequence[Item], count: int) -> list[dict[str, str]]:
+    """The system and user message that ask for `count` items like those shown, which stand there in the form of the reply; or for
+    the translation of those shown.
+    """
     example = example_block if task.reply_format == TAGGED else example_object
-    user = task.prompt.replace("{count}", str(count)) + "\n\nExamples:\n" + "\n".join(map(example, demos))
+    title = "Items to translate:" if task.rules.source == ENGLISH else "Examples:"
+    user = task.prompt.replace("{count}", str(count)) + f"\n\n{title}\n" + "\n".join(map(example, shown))
     return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": user}]
+
+
+def build_body(
+    config: SelfInstructConfig, messages: list[dict[str, str]], rng: random.Random, *, model: str = "", **fields: Any
+) -> str:
+    """The exact text of a request. `fields` are further ones; temperature is the config's unless it is among them."""
+    body: dict[str, Any] = {
+        "model": model or config.teacher.model,
+        "messages": messages,
+        config.teacher.max_tokens_field: config.max_tokens,
+        **fields,
+    }
+    if config.temperature is not None:
+        body.setdefault("temperature", config.temperature)
+    if config.teacher.seed:
+        body["seed"] = rng.getrandbits(31)
+    return canonical_json(body)
 
 
 def response_format() -> dict[str, Any]:
@@ -210,49 +274,62 @@ def _without_thoughts(content: str, cut_off: bool) -> str | None:
     return None if cut_off and thoughts.lstrip().startswith("<think>") else content
 
 
-def parse_reply(task: str, language: str, reply: str, reply_format: str = TAGGED) -> list[tuple[Item, str | None]]:
-    """Items of a raw reply in order, each with None or the reason against its form: "malformed" or "truncated".
+def reply_content(reply: str) -> str:
+    """The text of a raw reply without a model's thoughts. Raises ValueError where `reply_choice` does."""
+    content, finish = reply_choice(reply)
+    return _without_thoughts(content, finish in _CUT_OFF) or ""
+
+
+def parse_reply(task: Task, reply: str) -> list[tuple[Item, str | None]]:
+    """Items of a raw reply in order, each with None or the reason against its form: "malformed", "malformed_turns" or "truncated".
 
     "###\\nInstruction: a\\nInput: <noinput>\\nOutput: b" → [(Item(instruction="a", input="", output="b"), None)], and so does
     '{"items": [{"instruction": "a", "input": "", "output": "b"}]}' as json_schema. A malformed item (blocks run together and
     objects that lack a field included) has as its output what came. Of a reply that was cut off only the last item is lost.
     Raises ValueError where `reply_choice` does.
     """
-    _check_form(reply_format)
     content, finish = reply_choice(reply)
     cut_off = finish in _CUT_OFF
     answer = _without_thoughts(content, cut_off)
     if answer is None:
-        return [(Item(task, "", "", content, language), "truncated")]
-    read = _tagged_items if reply_format == TAGGED else _json_items
+        return [(Item(task.name, "", "", content, task.language), "truncated")]
+    read = _tagged_items if task.reply_format == TAGGED else _json_items
     parsed: list[tuple[Item, str | None]] = []
-    for parts, fault in read(answer, cut_off):
+    for parts, fault in read(answer, cut_off, task.pack.normalise):
         given = "" if parts["input"] == _NO_INPUT else parts["input"]
-        item = Item(task, parts["instruction"], given, parts["output"], language)
-        wanted = answer_language(item)
-        parsed.append((item if wanted == language else replace(item, language=wanted), fault))
+        item = Item(task.name, parts["instruction"], given, parts["output"], task.language)
+        item = replace(item, language=answer_language(item, task))
+        parsed.append(_as_conversation(item, fault) if task.rules.form == CONVERSATION else (item, fault))
     return parsed
+
+
+def _as_conversation(item: Item, fault: str | None) -> tuple[Item, str | None]:
+    try:
+        whole = fault is None and len(turns(item.output)) >= 3
+    except ValueError:
+        whole = False
+    return (replace(item, form=CONVERSATION), None) if whole else (item, fault or "malformed_turns")
 
 
 def _as_it_came(text: str) -> dict[str, str]:
     return {"instruction": "", "input": "", "output": text}
 
 
-def _tagged_items(content: str, cut_off: bool) -> list[Parsed]:
+def _tagged_items(content: str, cut_off: bool, normalise: Normalise) -> list[Parsed]:
     first, *blocks = _SEPARATOR.split(content)
     if not blocks or "Instruction:" in first:
         blocks = [first, *blocks]  # not a mere preface: kept to be seen
     parsed: list[Parsed] = []
     for block in blocks:
         if block.strip():
-            parts = _block_parts(block)
+            parts = _block_parts(block, normalise)
             parsed.append((parts, None) if parts["instruction"] else (parts, "malformed"))
     if cut_off and parsed and blocks[-1].strip():
         parsed[-1] = (parsed[-1][0], "truncated")  # its end may be missing though it looks whole
     return parsed
 
 
-def _block_parts(block: str) -> dict[str, str]:
+def _block_parts(block: str, normalise: Normalise) -> dict[str, str]:
     """Fields of one block: Instruction:, perhaps Input:, Output:, in this order, each at the start of a line and once.
 
     Labels are searched once from front to back: an expression for the whole block takes a time that is quadratic in its lines.
@@ -270,7 +347,7 @@ def _block_parts(block: str) -> dict[str, str]:
     return {"input": "", **parts}
 
 
-def _json_items(content: str, cut_off: bool) -> list[Parsed]:
+def _json_items(content: str, cut_off: bool, normalise: Normalise) -> list[Parsed]:
     """The array's objects one by one, so that those before a cut (or before a mistake) are kept. What stands around the JSON
     (a fence, a sentence) is nothing, and a line end inside of a string is one, though JSON forbids both.
     """
@@ -285,7 +362,7 @@ def _json_items(content: str, cut_off: bool) -> list[Parsed]:
             value, end = decoder.raw_decode(content, at)
         except (ValueError, RecursionError):
             return [*parsed, (_as_it_came(content[at:]), fault)]
-        parts = _object_parts(value)
+        parts = _object_parts(value, normalise)
         parsed.append((parts, None) if parts else (_as_it_came(content[at:end]), "malformed"))
         at = end
     return parsed
@@ -296,7 +373,7 @@ def _skip_between(content: str, at: int) -> int:
     return found.end() if found else at
 
 
-def _object_parts(value: Any) -> dict[str, str] | None:
+def _object_parts(value: Any, normalise: Normalise) -> dict[str, str] | None:
     """None unless it has all fields, as text, and an instruction."""
     if not isinstance(value, dict) or not all(isinstance(value.get(field), str) for field in FIELDS):
         return None

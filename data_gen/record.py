@@ -5,6 +5,7 @@ An `Item` is one task as a teacher writes it; a `Record` is one example of train
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,15 +15,17 @@ import orjson
 from data_gen import UsageError
 
 ROLES = ("system", "user", "assistant")
+SINGLE, CONVERSATION = "single", "conversation"  # forms of an item
 Message = dict[str, str]
 _MESSAGE_KEYS = {"role", "content"}
+_TURN = re.compile(r"^[ \t]*(User|Assistant):", re.MULTILINE)
 _ATOMS = frozenset((str, int, bool, type(None)))
 
 
 @dataclass(frozen=True)
 class Item:
-    """One instruction with its answer. `input` is "" when the instruction stands alone; `language` is the answer's
-    (BCP-47).
+    """One instruction with its answer. `input` is "" when the instruction stands alone; `language` is the answer's (BCP-47).
+    The output of a conversation goes on after the first answer: "…\\nUser: …\\nAssistant: …".
     """
 
     task: str
@@ -31,6 +34,7 @@ class Item:
     output: str
     language: str
     topic: str = ""
+    form: str = SINGLE
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,27 @@ def record_id(content: str | Sequence[Message]) -> str:
     return hashlib.sha256(canonical_bytes(body)).hexdigest()[:16]
 
 
+def turns(output: str) -> list[str]:
+    """What is said in turn by assistant, user, assistant …: turns("a\\nUser: b\\nAssistant: c") == ["a", "b", "c"].
+
+    Raises ValueError unless user and assistant take turns, the assistant has the last one, and all say something.
+    """
+    first, *rest = _TURN.split(output)
+    said = [first, *rest[1::2]]
+    if rest[::2] != ["User", "Assistant"] * (len(rest) // 4) or not all(map(str.strip, said)):
+        raise ValueError('the turns of a conversation are "answer", "User: …", "Assistant: …" and so on')
+    return [text.strip() for text in said]
+
+
+def answer_text(item: Item) -> str:
+    """The answer without the names of who speaks in a conversation."""
+    return "\n".join(turns(item.output)) if item.form == CONVERSATION else item.output
+
+
 def item_messages(item: Item) -> tuple[Message, ...]:
-    """The conversation of an item: instruction, an empty line and the input (if any) from the user; the output back."""
+    """The conversation of an item: instruction, an empty line and the input (if any) from the user; the output back, and
+    whatever turns follow it.
+    """
     question = f"{item.instruction}\n\n{item.input}" if item.input else item.instruction
-    return ({"role": "user", "content": question}, {"role": "assistant", "content": item.output})
+    said = [question, *(turns(item.output) if item.form == CONVERSATION else [item.output])]
+    return tuple({"role": ROLES[1 + number % 2], "content": text} for number, text in enumerate(said))

@@ -11,27 +11,30 @@ import os
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from time import monotonic
 
 from data_gen import UsageError
+from data_gen.acceptance import Acceptance, Cell, make_pools
 from data_gen.account import Account
 from data_gen.batch import BatchTeacher
-from data_gen.config import SelfInstructConfig, Targets
-from data_gen.dedup import RougePool
+from data_gen.config import ChecksConfig, SelfInstructConfig, Targets
+from data_gen.contamination import load_ngrams
+from data_gen.dataset import write_dataset, write_rejects
 from data_gen.endpoint import OFFLINE, Endpoint, TeacherConfig
 from data_gen.engine import Order, Shows, ask_all, recall
 from data_gen.journal import Journal, check_same, open_journal
+from data_gen.language_id import load_identifier
+from data_gen.languages import load_pack
 from data_gen.limits import BudgetReached, Usage
-from data_gen.planner import SelfInstruct, cells_of, compared_text, load_tasks, read_record
+from data_gen.planner import SelfInstruct, cells_of, load_material, load_tasks
 from data_gen.progress import Snapshot, eta
-from data_gen.prompt import SIDES, Task
+from data_gen.prompt import SIDES
 from data_gen.readable import dollars, tokens
-from data_gen.record import Record
+from data_gen.task import Task
 from data_gen.teacher import Teacher
-from data_gen.tfrecord import write_shards
 
-__all__ = ["SelfInstructConfig", "Summary", "Targets", "TeacherConfig", "run"]
+__all__ = ["ChecksConfig", "SelfInstructConfig", "Summary", "Targets", "TeacherConfig", "run"]
 LAGS = 4  # pool_lag, where none is given, in windows of the largest size
 HISTORY = 600  # points of (time, accepted) that the ETA is made of, a second apart
 
@@ -68,20 +71,22 @@ class Summary:
         return "\n".join(lines)
 
 
-def _seed_pool(config: SelfInstructConfig, tasks: dict[str, Task]) -> RougePool:
-    """One pool over all tasks and both sides, the seeds first: an item near one held out is never trained on."""
-    pool = RougePool(config.rouge_threshold)
-    for task in tasks.values():
-        for side in SIDES:
-            for seed_id, item in task.seeds[side]:
-                pool.add(seed_id, compared_text(item))
-    return pool
+def _goals(config: SelfInstructConfig) -> dict[Cell, int]:
+    return dict(cell for name, target in config.wanted().items() for cell in cells_of(config, name, target))
 
 
-def _hold_to_config(journal: Journal, config: SelfInstructConfig, tasks: dict[str, Task], *, keep: bool) -> int:
+def make_acceptance(config: SelfInstructConfig, tasks: dict[str, Task], journal: Journal) -> Acceptance:
+    """Nothing accepted yet, the seeds in the pools, and what the config compares items with."""
+    pack = load_pack(config.language)
+    identifier = load_identifier(pack, config.glotlid_model) if config.language_id else None
+    evaluation = load_ngrams(config.decontaminate) if config.decontaminate else frozenset()
+    return Acceptance(config, tasks, _goals(config), journal, make_pools(config, tasks), identifier, evaluation)
+
+
+def _hold_to_config(journal: Journal, config: SelfInstructConfig, digests: dict[str, str], *, keep: bool) -> int:
     """Refuses what would ask other requests than the directory was begun with. Returns the run's pool_lag."""
     lag: int = config.pool_lag or journal.config().get("pool_lag") or LAGS * config.teacher.max_in_flight
-    identity, targets = config.asked({name: task.digest for name, task in tasks.items()})
+    identity, targets = config.asked(digests)
     identity["pool_lag"] = lag
     if keep:
         config.check_lag(lag)
@@ -126,11 +131,11 @@ class _Run:
     teacher: Teacher | BatchTeacher | None = None
 
     def snapshot(self) -> Snapshot:
-        state, config = self.state, self.state.config
+        state, config = self.state.acceptance, self.state.config
         now = monotonic() - self.began
         accepted = {
             name: (sum(state.total[name, side] for side in SIDES), sum(state.goals.get((name, side), 0) for side in SIDES))
-            for name in state.tasks
+            for name in config.wanted()
         }
         if not self.history or now - self.history[-1][0] >= 1:
             self.history.append((now, sum(state.total.values())))
@@ -138,6 +143,7 @@ class _Run:
             title=f"{config.teacher.model} at {config.teacher.base_url}",
             accepted=accepted,
             rejected=dict(state.rejected),
+            checking=sum(state.waiting.values()),
             requests=self.order.accepted - self.order.failed + sum(reply is not None for reply in self.order.replies.values()),
             failed=self.order.failed,
             in_flight=self.teacher.in_flight if self.teacher else 0,
@@ -161,60 +167,38 @@ class _Run:
             await ask_all(self.order, self.teacher, self.show, self.snapshot)
 
 
-@dataclass(frozen=True)
-class _Accepted:
-    """The accepted items of a side as records, read from the journal each time they are gone through."""
-
-    journal: Journal
-    side: str
-    count: int
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __iter__(self) -> Iterator[Record]:
-        return map(read_record, self.journal.accepted(self.side))
-
-
-def _write(state: SelfInstruct, journal: Journal, workdir: str) -> str:
-    """The shards; returns their directory."""
-    config, data_dir = state.config, os.path.join(workdir, "data")
-    splits = {side: _Accepted(journal, side, sum(state.total[name, side] for name in state.tasks)) for side in SIDES}
-    try:
-        write_shards(data_dir, splits, config=asdict(config) | {"pool_lag": state.pool_lag}, shard_records=config.shard_records)
-    except OSError as error:
-        raise UsageError(f"{data_dir} cannot be written: {error}. The journal has it all: the same command writes it") from error
-    return data_dir
-
-
-def _write_rejects(journal: Journal, workdir: str) -> None:
-    try:
-        with open(os.path.join(workdir, "rejected.jsonl"), "w", encoding="utf-8") as file:
-            file.writelines(line + "\n" for line in journal.rejected())
-    except OSError as error:
-        raise UsageError(f"{workdir}/rejected.jsonl cannot be written: {error}. The journal has it all; make room") from error
-
-
 def run(
-    config: SelfInstructConfig, workdir: str, *, show: Shows, max_cost: float | None = None, parse_only: bool = False
+    config: SelfInstructConfig,
+    workdir: str,
+    *,
+    show: Shows,
+    max_cost: float | None = None,
+    parse_only: bool = False,
+    command: str = "",
+    jsonl: bool = False,
 ) -> Summary:
     """Generates until the targets are reached, writes WORKDIR/data and returns what happened. Goes on where an earlier
     run stopped. parse_only: asks nothing; the replies in the journal are read again and what they give is written.
+    command: what the card says to give for the same data. jsonl: the records as JSONL too, which the hub's viewer reads.
 
     Raises UsageError on a config that makes no sense or differs from the one `workdir` was begun with, on a work
     directory in use, and when the teacher cannot be used; BudgetReached when the next request could cost more than
     max_cost (US dollars, over all runs on this directory) leaves. Whatever was answered until then stays in the journal.
     """
     config.validate()
-    goals = dict(cell for name, target in asdict(config.targets).items() for cell in cells_of(config, name, target))
-    tasks = load_tasks(config)
+    tasks, sources, digests = load_material(config)
     if parse_only and not os.path.exists(os.path.join(workdir, "journal.sqlite")):
         raise UsageError(f"--parse_only reads the replies in {workdir}/journal.sqlite, and there is none: check --workdir")
     with open_journal(workdir) as journal:
-        lag = _hold_to_config(journal, config, tasks, keep=not parse_only)
+        lag = _hold_to_config(journal, config, digests, keep=not parse_only)
         if journal.open_batches() and not config.teacher.batch and not parse_only:
             raise UsageError(f"a batch of {workdir} is still with the provider: give --config.teacher.batch=true to fetch it")
-        state = SelfInstruct(config, tasks, goals, _seed_pool(config, tasks), journal, lag)
+        given_up = load_tasks(config, journal.tasks() - tasks.keys())  # their targets are 0 now
+        acceptance = make_acceptance(config, tasks | given_up, journal)
+        if config.language_id and not acceptance.identifier:
+            name = load_pack(config.language).name
+            show.say(f"language_id: lingua does not know {name}, so without a glotlid_model no text's language is checked")
+        state = SelfInstruct(config, acceptance, lag, sources)
         order = Order(state, journal, config.teacher.base_url)
         account, ambiguous = Account(config.teacher, journal, max_cost), journal.ambiguous()
         going = _Run(state, order, account, show, monotonic(), deque(maxlen=HISTORY))
@@ -227,13 +211,17 @@ def run(
                     asyncio.run(going.ask(base_url, journal))
             except (UsageError, BudgetReached, KeyboardInterrupt):
                 with suppress(UsageError):  # what stopped the run is the news
-                    _write_rejects(journal, workdir)
+                    write_rejects(journal, workdir)
                 raise
-        _write_rejects(journal, workdir)
-        data_dir = _write(state, journal, workdir)
+        for idx in list(acceptance.pending):
+            acceptance.settle(idx)  # asked nothing more of them
+        write_rejects(journal, workdir)
+        data_dir = write_dataset(
+            acceptance, account, workdir, pool_lag=lag, requests=order.accepted - order.failed, command=command, jsonl=jsonl
+        )
     return Summary(
-        accepted={name: {side: state.total[name, side] for side in SIDES} for name in tasks},
-        rejected=dict(state.rejected.most_common()),
+        accepted={name: {side: acceptance.total[name, side] for side in SIDES} for name in tasks},
+        rejected=dict(acceptance.rejected.most_common()),
         requests=order.requests,
         reused=order.reused,
         failed=order.failed,

@@ -11,6 +11,7 @@ string "a,b", cannot set an Optional to none, and lets a recipe set a wrong type
 import dataclasses
 import difflib
 import runpy
+import signal
 import sys
 import types
 import typing
@@ -64,6 +65,21 @@ def run(main: Callable[[list[str]], None]) -> None:
     except _usage_errors() as error:
         print("error:", " ".join(str(error).split()).removeprefix("flag "), file=sys.stderr)
         sys.exit(2)
+
+
+def stop_as_interrupt() -> list[int]:
+    """SIGTERM and SIGHUP stop a data recipe as Ctrl-C does: it waits for the replies on their way, then raises KeyboardInterrupt.
+    Returns a list that has the signal in it once one came.
+    """
+    came: list[int] = []
+
+    def stop(number: int, frame: object) -> None:
+        came.append(number)
+        signal.raise_signal(signal.SIGINT)  # the one stop that asyncio knows
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
+    return came
 
 
 def _usage_errors() -> tuple[type[Exception], ...]:

@@ -105,7 +105,7 @@ def make_data(root: Path, paths: dict[str, str]) -> None:
 def make_base(paths: dict[str, str]) -> None:
     """A tokenizer and a tiny model trained on the Urdu text that data_gen ships, exported as a Hugging Face directory."""
     from alif_jax.tiny_base import make_tiny_base
-    from data_gen.text import text_records, write_text_shards
+    from data_gen.text.shipped import text_records, write_text_shards
 
     initial = paths["base_run"] + "_init"
     if not Path(initial, "config.json").exists():
@@ -159,7 +159,7 @@ def measure(paths: dict[str, str]) -> dict[str, Any]:
     from alif_jax.generate import generate
     from alif_jax.load import load_model
     from alif_jax.sharding import MeshConfig, make_mesh
-    from data_gen.urdu import script_share
+    from data_gen.text import script_share
 
     print("\n== measure", flush=True)
     mesh = make_mesh(MeshConfig())

@@ -1,12 +1,13 @@
 """Instruction data from seeds and a teacher: `python launch/self_instruct.py --config=configs/X.py --workdir=DIR`.
 
-Leaves DIR/data (TFRecord shards and manifest), DIR/journal.sqlite and DIR/rejected.jsonl. The same command goes on
-where a stopped or killed run was. --config.teacher.base_url=URL asks a real endpoint; "offline" is the project's own
-server of grammars and word lists. Exit code 77: the budget is reached; 75: SIGTERM or SIGHUP; 130: Ctrl-C; 2: an error of use.
+Leaves DIR/data (shards, manifest, README.md, report.html), DIR/journal.sqlite and DIR/rejected.jsonl. The same command goes on
+where a run stopped. --config.teacher.base_url=URL asks a real endpoint; "offline" is the project's own server of grammars.
+Exit code 77: the budget is reached; 75: SIGTERM or SIGHUP; 130: Ctrl-C; 2: an error of use.
 """
 
-import signal
+import shlex
 import sys
+from functools import partial
 from pathlib import Path
 
 from absl import flags
@@ -26,6 +27,8 @@ WORKDIR = flags.DEFINE_string("workdir", None, "local directory of the run; is m
 MAX_COST = flags.DEFINE_float("max_cost", None, "US dollars that all runs on this directory may cost together")
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "say how many requests, tokens and dollars are to come, and ask nothing")
 PARSE_ONLY = flags.DEFINE_bool("parse_only", False, "ask nothing: read the stored replies again and write what they give")
+PUSH = flags.DEFINE_string("push_to_hub", None, "owner/name: send DIR/data to the Hugging Face hub, private unless --public")
+PUBLIC = flags.DEFINE_bool("public", False, "the dataset on the hub is for everybody")
 
 
 def main(argv: list[str]) -> None:
@@ -34,18 +37,17 @@ def main(argv: list[str]) -> None:
     if DRY_RUN.value:
         print(estimate(CONFIG.value, WORKDIR.value).text(MAX_COST.value))
         return
-    terminated: list[int] = []
-
-    def terminate(number: int, frame: object) -> None:
-        terminated.append(number)
-        signal.raise_signal(signal.SIGINT)  # the one stop that asyncio knows: replies on their way are waited for
-
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, terminate)
+    if PUSH.value:
+        from alif_jax import hub  # brings JAX, seconds that nobody else waits for
+        hub.check_push(PUSH.value, WORKDIR.value, "workdir")
+    terminated, command = app.stop_as_interrupt(), shlex.join(["python", *sys.argv])
     try:
         with show() as progress:
-            summary = generate(CONFIG.value, WORKDIR.value, show=progress, max_cost=MAX_COST.value, parse_only=PARSE_ONLY.value)
+            run = partial(generate, CONFIG.value, WORKDIR.value, show=progress, command=command, jsonl=bool(PUSH.value))
+            summary = run(max_cost=MAX_COST.value, parse_only=PARSE_ONLY.value)
         print(summary)
+        if PUSH.value:
+            print(hub.push(summary.data_dir, PUSH.value, public=PUBLIC.value, repo_type="dataset"))
     except BudgetReached as stop:
         print(f"stopped at the budget: {stop}. A larger --max_cost goes on from here; --parse_only writes what there is")
         sys.exit(BUDGET_REACHED)

@@ -39,9 +39,9 @@ def main(argv: list[str]) -> None:
 
 
 def script_share(text: str, language: str) -> float | None:
-    from data_gen import urdu
+    from data_gen import text as words
 
-    return urdu.script_share(text, SCRIPTS[language]) if language in SCRIPTS else None
+    return words.script_share(text, SCRIPTS[language]) if language in SCRIPTS else None
 
 
 def end(reason: RuntimeError, code: int) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 LETTERS = "ا ب پ ت ج چ د ر ز س ش ف ک گ ل م ن و ہ ی".split()
+LATIN = "a b d e g i k l m n o r s t u".split()
 LABELS = ["مثبت", "منفی", "غیر جانبدار"]
 
 
@@ -39,21 +40,26 @@ def block(instruction: str, output: str) -> str:
 
 def items_for(body: bytes, wrong: float) -> str:
     """As many blocks as the request asks for, the same for the same bytes; a share `wrong` is English, 5 % come twice."""
-    user = json.loads(body)["messages"][1]["content"]
+    user = json.loads(body)["messages"][-1]["content"]
+    if user.startswith("Check: "):
+        return verdicts_for(user)
     rng = random.Random(hashlib.sha256(body).hexdigest())
     task = user.splitlines()[0].removeprefix("Task: ")
     found = re.search(r"\b(\d+)\b", user)
     assert found, "the prompt names the number of items"
 
-    def words(count: int) -> str:
-        return " ".join("".join(rng.choices(LETTERS, k=rng.randint(2, 6))) for _ in range(count))
+    def words(count: int, letters: list[str] = LETTERS) -> str:
+        return " ".join("".join(rng.choices(letters, k=rng.randint(2, 6))) for _ in range(count))
 
     blocks = []
     for _ in range(int(found[1])):
         closed = task in ("classification", "sentiment")
         instruction = f"{words(rng.randint(5, 12))} ({'، '.join(LABELS)})" if closed else words(rng.randint(5, 12))
-        instruction = f"اردو میں ترجمہ کریں: {words(8)}" if task == "translation" else instruction
         output = rng.choice(LABELS) if closed else words(rng.randint(5, 30))
+        if task == "translation":
+            into_english = rng.random() < 0.5
+            instruction = f"{'انگریزی' if into_english else 'اردو'} میں ترجمہ کریں: {words(8)}"
+            output = words(10, LATIN) if into_english else output
         fault = rng.random()
         if fault < wrong:
             blocks.append(block(instruction, "This answer came in English."))
@@ -64,12 +70,21 @@ def items_for(body: bytes, wrong: float) -> str:
     return completion("\n".join(blocks))
 
 
+def verdicts_for(user: str) -> str:
+    """A mark for each numbered block: 2 for one in five, by its text alone, else 4; `fail` and `pass` likewise."""
+    low, high = ("fail", "pass") if user.startswith("Check: ethics") else ("2", "4")
+    parts = re.split(r"^### (\d+)$", user, flags=re.MULTILINE)[1:]
+    marks = (low if hashlib.sha256(text.strip().encode()).digest()[0] < 51 else high for text in parts[1::2])
+    return completion("\n".join(f"### {number}\n{mark}" for number, mark in zip(parts[::2], marks, strict=True)))
+
+
 class LocalTeacher:
     """`with LocalTeacher() as teacher: … teacher.base_url`. `asked[body]` counts the requests that reached it."""
 
     def __init__(self, script: Iterable[Answer] = (), *, max_latency_s: float = 0.0, wrong: float = 0.05) -> None:
         self.script, self.max_latency_s = list(script), max_latency_s
         self.asked: Counter[bytes] = Counter()
+        self.refuse_after: int | None = None  # requests, then one 401
         self.times: list[float] = []
         self.keys: list[str] = []
         lock, outer = threading.Lock(), self
@@ -87,6 +102,10 @@ class LocalTeacher:
                     outer.times.append(time.monotonic())
                     outer.keys.append(self.headers["Authorization"])
                     answer = outer.script.pop(0) if outer.script else Answer(body=items_for(body, wrong))
+                    if outer.refuse_after is not None:
+                        outer.refuse_after -= 1
+                        if outer.refuse_after < 0:
+                            answer, outer.refuse_after = Answer(401), None
                 time.sleep(answer.wait_s + random.uniform(0, outer.max_latency_s))
                 if answer.body is None:
                     self.close_connection = True

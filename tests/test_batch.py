@@ -212,7 +212,7 @@ def test_killed_at_every_moment(tmp_path: Path, undisturbed: list[str], monkeypa
                 generate(tmp_path / "w", recipe(server))
         before = sent(server)
         written = query(tmp_path / "killed", "SELECT count(*) FROM attempt WHERE ended_at IS NOT NULL")[0][0]
-        assert written == (12 if batch.SETTLE_LINES == 2 else 8)
+        assert 8 < written < 16 if batch.SETTLE_LINES == 2 else written == 8
         generate(tmp_path / "killed", recipe(server))
         assert set(sent(server).values()) == {1} and before <= sent(server)
     assert set(answered(tmp_path).values()) == {1}

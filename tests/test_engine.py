@@ -11,12 +11,11 @@ from pathlib import Path
 import pytest
 
 from data_gen.config import SelfInstructConfig, Targets
-from data_gen.dedup import RougePool
 from data_gen.engine import Order, ask_all, recall
 from data_gen.journal import Request, open_journal
-from data_gen.planner import SelfInstruct, cells_of
+from data_gen.planner import SelfInstruct, load_tasks
 from data_gen.progress import Snapshot
-from data_gen.prompt import load_task
+from data_gen.self_instruct import make_acceptance
 from tests import virtual_time
 from tests.local_teacher import items_for
 from tests.test_self_instruct import NONE, Said
@@ -60,10 +59,9 @@ def simulate(
 ) -> tuple[str, int, float]:
     """(hash of all items kept and rejected, requests, seconds). `look` is called whenever something happened."""
     config = SelfInstructConfig(targets=Targets(**{**NONE, "generation": items, "sentiment": items}), items_per_request=3)
-    tasks = {name: load_task(name, heldout_share=0.1, seed=0) for name in ("generation", "sentiment")}
-    goals = dict(cell for name in tasks for cell in cells_of(config, name, items))
     with open_journal(str(workdir)) as journal:
-        order = Order(SelfInstruct(config, tasks, goals, RougePool(), journal, lag), journal, "url")
+        acceptance = make_acceptance(config, load_tasks(config, config.wanted()), journal)
+        order = Order(SelfInstruct(config, acceptance, lag, {}), journal, "url")
 
         class Screen(Said):
             def update(self, snapshot: Callable[[], Snapshot]) -> None:

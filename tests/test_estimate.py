@@ -18,6 +18,7 @@ from data_gen.config import SelfInstructConfig, Targets
 from data_gen.endpoint import TeacherConfig
 from data_gen.estimate import ASSUMED_ACCEPTANCE, ASSUMPTIONS, Estimate, count_tokens, estimate
 from data_gen.journal import Journal, open_journal
+from data_gen.languages import load_pack
 from data_gen.limits import Usage, token_bound
 from data_gen.progress import show
 from data_gen.prompt import build_messages, load_task
@@ -26,6 +27,9 @@ from data_gen.self_instruct import Summary, run
 
 NONE = dict.fromkeys(asdict(Targets()), 0)
 OF_A_RUN = ("requests", "prompt_tokens", "completion_tokens")
+
+
+ALIF = ("generation", "reasoning", "ethics", "question_answering", "translation", "classification", "sentiment")
 
 
 def config(**targets: int) -> SelfInstructConfig:
@@ -55,21 +59,21 @@ def ratios(found: Estimate, real: tuple[int, int, int]) -> list[float]:
 def begun(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Summary]:
     """A work directory with the first items of all tasks."""
     workdir = tmp_path_factory.mktemp("begun")
-    return workdir, generate(config(**dict.fromkeys(NONE, 20)), workdir)
+    return workdir, generate(config(**dict.fromkeys(ALIF, 20)), workdir)
 
 
 def test_by_assumption_it_is_within_a_quarter(begun: tuple[Path, Summary]) -> None:
-    found = estimate(config(**dict.fromkeys(NONE, 20)))
+    found = estimate(config(**dict.fromkeys(ALIF, 20)))
     assert found.known_from == ASSUMPTIONS
     assert ratios(found, used(begun[1])) == pytest.approx([1, 1, 1], abs=0.25)
 
 
 def test_going_on_is_estimated_from_what_is_there(begun: tuple[Path, Summary]) -> None:
     workdir, before = begun
-    more = config(**dict.fromkeys(NONE, 60))
+    more = config(**dict.fromkeys(ALIF, 60))
     found = estimate(more, str(workdir))
     assert found.known_from == f"{before.requests} replies of this work directory"
-    assert estimate(config(**dict.fromkeys(NONE, 20)), str(workdir)).requests == 0
+    assert estimate(config(**dict.fromkeys(ALIF, 20)), str(workdir)).requests == 0
     real = used(generate(more, workdir), before)
     assert ratios(found, real) == pytest.approx([1, 1, 1], abs=0.25)
 
@@ -216,7 +220,7 @@ def test_a_batch_has_its_factor() -> None:
 
 
 def test_the_worst_case_holds_the_expected_one() -> None:
-    found = estimate(config(**dict.fromkeys(NONE, 100)))
+    found = estimate(config(**dict.fromkeys(ALIF, 100)))
     assert found.cost_usd and found.worst_cost_usd and found.cost_usd < found.worst_cost_usd
     assert found.worst_completion_tokens == found.requests * 8192 > found.completion_tokens
     short = estimate(replace(ONE, max_tokens=100))
@@ -255,7 +259,7 @@ def test_tokens_are_guessed_from_bytes(text: str, count: int) -> None:
 
 
 def test_the_bound_of_a_body_is_above_a_byte_level_count() -> None:
-    task = load_task("ethics", heldout_share=0.1, seed=0)
+    task = load_task("ethics", load_pack("ur"), heldout_share=0.1, seed=0)
     messages = build_messages(task, [item for _, item in task.seeds["train"][:6]], 10)
     contents = sum(len(message["content"].encode()) for message in messages)
     body = canonical_json({"model": "m", "messages": messages, "max_tokens": 8192})

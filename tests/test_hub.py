@@ -55,7 +55,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
             elif "/commit/" in self.path:
                 commit = {"commitUrl": f"{endpoint}/owner/name/commit/abc", "commitOid": "abc", "pullRequestUrl": None}
                 self.answer(commit | {"hookOutput": "", "success": True})
-            elif "/revision/" in self.path or self.path.startswith("/api/models/"):
+            elif "/revision/" in self.path or self.path.startswith(("/api/models/", "/api/datasets/")):
                 about = {"id": "owner/name", "private": state.private, "sha": "0" * 40}
                 self.answer(about | {"siblings": [], "tags": [], "downloads": 0})
             else:
@@ -106,6 +106,21 @@ def test_one_commit_in_a_repository_that_is_private_unless_asked(hub: Hub, expor
     assert {row["value"]["path"] for row in commits[0] if row["key"] == "file"} == {"config.json", "README.md"}
 
 
+def test_a_dataset_goes_into_a_dataset_repository(hub: Hub, export: str) -> None:
+    push(export, "owner/name", public=False, repo_type="dataset")
+    assert next(rows[0] for _, path, rows in hub.calls if path.endswith("/repos/create"))["type"] == "dataset"
+    paths = [path for _, path, _ in hub.calls if "owner/name" in path]
+    assert paths and all(path.startswith("/api/datasets/owner/name") for path in paths)
+    commit = next(rows for _, path, rows in hub.calls if "/commit/" in path)
+    assert [row["value"]["summary"] for row in commit if row["key"] == "header"] == ["Dataset by alif_jax"]
+    hub.private = False
+    with pytest.raises(UsageError, match="public; give --public or another name. The dataset is in"):
+        push(export, "owner/name", public=False, repo_type="dataset")
+    hub.status = 403
+    with pytest.raises(UsageError, match="hf upload owner/name .* --repo-type=dataset` tries again"):
+        push(export, "owner/name", public=False, repo_type="dataset")
+
+
 def test_a_public_repository_is_not_filled_unasked(hub: Hub, export: str) -> None:
     hub.private = False
     with pytest.raises(UsageError, match="public; give --public or another name"):
@@ -133,6 +148,8 @@ def test_names_and_logins_are_checked_before_anything_is_written(monkeypatch: py
             check_push(name, "here")
     with pytest.raises(UsageError, match="sends a local directory"):
         check_push("owner/name", "gs://bucket/model")
+    with pytest.raises(UsageError, match="--workdir=gs://bucket/run is none"):
+        check_push("owner/name", "gs://bucket/run", "workdir")
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
     with pytest.raises(UsageError, match="nobody is logged in"):
         check_push("owner/name", "here")

@@ -10,6 +10,7 @@ import pytest
 
 from data_gen import offline_batches
 from data_gen.offline_grammar import MAKERS
+from data_gen.offline_judge import Manners
 from data_gen.offline_teacher import MODEL, Server, complete, serve
 from data_gen.record import canonical_json
 
@@ -81,7 +82,7 @@ def test_a_batch_from_upload_to_output(tmp_path: Path) -> None:
         assert set(line) == {"id", "custom_id", "response", "error"} and line["error"] is None
         assert set(line["response"]) == {"status_code", "request_id", "body"} and line["response"]["status_code"] == 200
         body = canonical_json(request_of(int(line["custom_id"][1:]))).encode()
-        assert line["response"]["body"] == complete(body, seed=5, fault_rate=0.1)[0]
+        assert line["response"]["body"] == complete(body, Manners(5, 0.1))[0]
     assert direct.choices[0].message.content  # the same server answers both ways
     answered = [row for row in map(json.loads, truth.read_text().splitlines()) if row.get("answered")]
     assert len(answered) == 31

@@ -15,8 +15,9 @@ from data_gen import UsageError, offline_faults
 from data_gen.offline_faults import CONTENT, KINDS, TRANSPORT, kind_of, read
 from data_gen.offline_grammar import MAKERS
 from data_gen.offline_items import HUGE_BYTES
+from data_gen.offline_judge import Manners
 from data_gen.offline_teacher import MODEL, Server, complete, serve
-from data_gen.urdu import script_share
+from data_gen.text import script_share
 
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "items", "schema": {"type": "object"}}}
 
@@ -78,7 +79,7 @@ def test_a_fault_of_the_transport_comes_once_then_the_answer(kind: str, tmp_path
             json.loads(post(server, body, timeout=0.3).read())["choices"][0]
         reply = post(server, body).read()
         again = post(server, body).read()
-    assert json.loads(reply) == complete(body, seed=0, fault_rate=0.0)[0] and again == reply
+    assert json.loads(reply) == complete(body, Manners(0, 0.0))[0] and again == reply
     rows = [(row["answered"], row["reply_fault"]) for row in truth_rows(truth) if "answered" in row]
     assert rows == [(False, kind), (True, None), (True, None)]
 
@@ -124,7 +125,7 @@ def test_a_hanging_request_ends_with_the_server_and_with_the_client(caplog: pyte
 
 
 def test_cut_and_invalid_json() -> None:
-    whole = json.dumps(complete(body_of(), seed=0, fault_rate=0.0)[0], ensure_ascii=False).encode()
+    whole = json.dumps(complete(body_of(), Manners(0, 0.0))[0], ensure_ascii=False).encode()
     with serve(seed=0, fault_rate=0.0, faults="cut=1") as server:
         cut = post(server, body_of(), keep=True)
         with pytest.raises(http.client.IncompleteRead) as caught:
@@ -146,7 +147,7 @@ def test_no_choices() -> None:
 
 
 def contents(fault: str, task: str, number: int = 0, **more: Any) -> tuple[str, str, list[Any], dict[str, int]]:
-    reply, items = complete(body_of(number, task, **more), seed=0, fault_rate=0.1, fault=fault)
+    reply, items = complete(body_of(number, task, **more), Manners(0, 0.1), fault=fault)
     choice = reply["choices"][0]
     return choice["message"]["content"], choice["finish_reason"], items, reply["usage"]
 
@@ -166,7 +167,7 @@ def test_length_ends_in_the_middle_of_an_item(form: dict[str, Any] | None) -> No
 @pytest.mark.parametrize("task", MAKERS)
 def test_wrong_language_is_english_throughout(task: str) -> None:
     text, finish, items, _ = contents("wrong_language", task, count=40)
-    _, plain = complete(body_of(0, task, 40), seed=0, fault_rate=0.1)
+    _, plain = complete(body_of(0, task, 40), Manners(0, 0.1))
     assert finish == "stop" and [item.instruction for item in items] == [item.instruction for item in plain]
     for item, before in zip(items, plain, strict=True):
         if item.output is not None:

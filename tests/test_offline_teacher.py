@@ -21,23 +21,29 @@ from typing import Any
 import openai
 import pytest
 
-from data_gen import UsageError
+from data_gen import UsageError, offline_items
+from data_gen.checks import offered_labels
 from data_gen.dedup import RougePool
-from data_gen.filters import offered_labels
+from data_gen.languages import load_pack
 from data_gen.offline_grammar import MAKERS, Item, make_item
 from data_gen.offline_items import write_items
+from data_gen.offline_judge import Manners
 from data_gen.offline_teacher import MODEL, Server, complete, drawn_latency, serve
 from data_gen.prompt import load_task
-from data_gen.urdu import script_share
+from data_gen.text import script_share
 
 ROOT = Path(__file__).resolve().parents[1]
 EQUATION = re.compile(r"^(\d+) ([-+×÷]) (\d+) = (\d+)$")
 
 
 def ask(task: str = "sentiment", count: int = 5, **more: Any) -> dict[str, Any]:
-    prompt = load_task(task, heldout_share=0, seed=0).prompt.format(count=count)
+    prompt = load_task(task, load_pack("ur"), heldout_share=0, seed=0).prompt.replace("{count}", str(count))
     messages = [{"role": "system", "content": "s"}, {"role": "user", "content": prompt}]
     return {"model": MODEL, "messages": messages, **more}
+
+
+def asked(prompt: str, **more: Any) -> dict[str, Any]:
+    return {"model": MODEL, "messages": [{"role": "user", "content": prompt}], **more}
 
 
 def encode(request: dict[str, Any]) -> bytes:
@@ -62,6 +68,13 @@ def arithmetic_is_right(output: str) -> bool:
         if {"+": a + b, "-": a - b, "×": a * b, "÷": a / b}[match[2]] != value:
             return False
     return re.findall(r"\d+", last) == [matches[-1][4]]  # type: ignore[index]
+
+
+def choice_of(item: Any) -> tuple[dict[str, str], str, str]:
+    """(the options offered by letter, letter and text of the answer): "… (الف) 3 (ب) 5 …" and "جواب: (ب) 5"."""
+    offered = dict(re.findall(r"\((\w+)\) (.+?)(?= \(|$)", item.instruction))
+    found = re.fullmatch(r"\((\w+)\) (.+)", item.output.rpartition("جواب: ")[2])
+    return offered if len(offered) == 4 else {}, found[1] if found else "", found[2] if found else ""
 
 
 def test_an_openai_client_gets_a_completion_and_the_truth_file_says_what_was_sent(tmp_path: Path) -> None:
@@ -90,20 +103,9 @@ def test_an_openai_client_gets_a_completion_and_the_truth_file_says_what_was_sen
 
 def test_a_reply_is_a_function_of_body_and_server_seed() -> None:
     body = encode(ask("ethics"))
-    assert complete(body, seed=0, fault_rate=0.1) == complete(body, seed=0, fault_rate=0.1)
-    replies = [complete(b, seed=seed, fault_rate=0.1)[0] for b in (body, body + b" ") for seed in (0, 1)]
+    assert complete(body, Manners(0, 0.1)) == complete(body, Manners(0, 0.1))
+    replies = [complete(b, Manners(seed, 0.1))[0] for b in (body, body + b" ") for seed in (0, 1)]
     assert len({reply["choices"][0]["message"]["content"] for reply in replies}) == 4
-
-
-def test_replies_are_those_of_earlier_versions() -> None:
-    """The quickstart's data and its results hang on them. The hash was made with the version before this test."""
-    hashed = hashlib.sha256()
-    for task in MAKERS:
-        for max_tokens in (300, 8192):
-            messages = [{"role": "user", "content": f"Task: {task}\nWrite exactly 10 new items."}]
-            body = json.dumps({"model": MODEL, "messages": messages, "max_tokens": max_tokens}).encode()
-            hashed.update(encode(complete(body, seed=1, fault_rate=0.2)[0]))
-    assert hashed.hexdigest() == "68f99fb2d7637512a75ff1ae89f433d77d3a136adc5840ba41f98b47242b2624"
 
 
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "items", "strict": True, "schema": {"type": "object"}}}
@@ -111,7 +113,7 @@ SCHEMA = {"type": "json_schema", "json_schema": {"name": "items", "strict": True
 
 @pytest.mark.parametrize("task", MAKERS)
 def test_a_json_reply_is_one_object_with_what_was_sent(task: str) -> None:
-    reply, items = complete(encode(ask(task, 60, response_format=SCHEMA)), seed=0, fault_rate=0.3)
+    reply, items = complete(encode(ask(task, 100, response_format=SCHEMA)), Manners(0, 0.3))
     content = json.loads(reply["choices"][0]["message"]["content"])
     assert set(content) == {"items"} and reply["choices"][0]["finish_reason"] == "stop"
     assert {"whole", "malformed"} <= {item.shape for item in items}
@@ -121,7 +123,7 @@ def test_a_json_reply_is_one_object_with_what_was_sent(task: str) -> None:
 
 
 def test_a_json_reply_is_cut_by_max_tokens() -> None:
-    reply, items = complete(encode(ask("ethics", 20, response_format=SCHEMA, max_tokens=400)), seed=0, fault_rate=0.0)
+    reply, items = complete(encode(ask("sentiment", 20, response_format=SCHEMA, max_tokens=400)), Manners(0, 0.0))
     text, choice = reply["choices"][0]["message"]["content"], reply["choices"][0]
     assert choice["finish_reason"] == "length" and 395 <= reply["usage"]["completion_tokens"] <= 400
     assert text.count('{"instruction"') == len(items) and [item.shape for item in items[-2:]] == ["whole", "cut"]
@@ -145,6 +147,11 @@ def test_a_json_reply_is_cut_by_max_tokens() -> None:
         ("/chat/completions", encode(ask(count=100_000)), "k", 400),
         ("/chat/completions", encode(ask(response_format={"type": "json_object"})), "k", 400),
         ("/chat/completions", encode(ask(response_format="json")), "k", 400),
+        ("/chat/completions", encode(asked("Task: ethics\nLanguage: Klingon (tlh)\nWrite exactly 2 new items")), "k", 400),
+        ("/chat/completions", encode(asked("Task: roman\nLanguage: Sindhi (sd)\nWrite exactly 2 new items")), "k", 400),
+        ("/chat/completions", encode(asked("Task: translated\nTranslate exactly 2 items\n###\nInstruction: a\nOutput:")), "k", 400),
+        ("/chat/completions", encode(asked("Check: beauty\n### 1\nInstruction: a\nOutput: b")), "k", 400),
+        ("/chat/completions", encode(asked("Check: quality\n### 1\nInstruction: a")), "k", 400),
         ("/chat/completions", encode(ask(response_format={"type": "json_schema", "json_schema": {"name": "x"}})), "k", 400),
         ("/chat/completions", encode({**ask(), "model": "gpt"}), "k", 404),
         ("/completions", encode(ask()), "k", 404),
@@ -171,8 +178,8 @@ def test_what_a_real_endpoint_refuses_is_refused(path: str, body: bytes, key: st
 
 
 def test_max_tokens_cuts_the_reply(tmp_path: Path) -> None:
-    whole, all_items = complete(encode(ask("generation", 20)), seed=0, fault_rate=0.0)
-    cut, items = complete(encode(ask("generation", 20, max_tokens=400)), seed=0, fault_rate=0.0)
+    whole, all_items = complete(encode(ask("generation", 20)), Manners(0, 0.0))
+    cut, items = complete(encode(ask("generation", 20, max_tokens=400)), Manners(0, 0.0))
     assert cut["choices"][0]["finish_reason"] == "length" and whole["choices"][0]["finish_reason"] == "stop"
     assert 395 <= cut["usage"]["completion_tokens"] <= 400
     text = cut["choices"][0]["message"]["content"]
@@ -185,7 +192,8 @@ def test_errors_of_use() -> None:
         serve(seed=0, fault_rate=3)
     with serve(seed=0, fault_rate=0.0) as server, pytest.raises(UsageError, match="choose another"):
         serve(server.server_port, seed=0, fault_rate=0.0)
-    for wrong in ({"latency_s": -1.0}, {"batch_s": float("nan")}, {"latency_spread": float("inf")}, {"faults": "cut=2"}):
+    times = ({"latency_s": -1.0}, {"batch_s": float("nan")}, {"latency_spread": float("inf")})
+    for wrong in (*times, {"faults": "cut=2"}, {"judge_error": 1.5}, {"solve_error": -0.1}):
         with pytest.raises(UsageError, match=next(iter(wrong))):
             serve(seed=0, fault_rate=0.0, **wrong)  # type: ignore[arg-type]
 
@@ -194,6 +202,7 @@ def test_the_command_takes_all_options(tmp_path: Path) -> None:
     truth = tmp_path / "truth.jsonl"
     command = [sys.executable, "-m", "data_gen.offline_teacher", "--seed=3", "--fault_rate=0.1", "--latency_s=0.01"]
     more = ["--latency_spread=0.1", f"--truth_file={truth}", "--api_key=k", "--faults=identical=1", "--batch_s=0"]
+    more += ["--judge_error=0", "--solve_error=0"]
     with subprocess.Popen([*command, *more], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         with openai.OpenAI(base_url=process.stdout.readline().split()[0], api_key="k", max_retries=0) as client:
@@ -283,10 +292,11 @@ def test_faults_come_at_their_rate_and_are_what_the_truth_says(task: str) -> Non
     for shape in ("duplicate", "malformed"):
         assert 0.02 < sum(item.shape == shape for item in sent) / count < 0.06
     kinds = {
-        "generation": {"wrong_language"}, "question_answering": {"wrong_language"},
-        "reasoning": {"wrong_sum", "wrong_language"}, "ethics": {"unsafe_advice", "wrong_language"},
-        "translation": {"mistranslation", "wrong_language"},
-        "classification": {"label_outside"}, "sentiment": {"label_outside"},
+        "generation": {"off_topic", "wrong_language"},
+        "question_answering": {"wrong_fact", "wrong_choice", "choice_outside", "wrong_language"},
+        "reasoning": {"wrong_sum", "wrong_name", "wrong_choice", "choice_outside", "wrong_language"},
+        "ethics": {"unsafe_advice", "wrong_language"}, "translation": {"mistranslation", "wrong_language"},
+        "classification": {"label_outside", "wrong_label"}, "sentiment": {"label_outside", "wrong_label"},
     }[task]  # fmt: skip
     assert {item.fault for item in faulty} == kinds
     for item in own:
@@ -294,11 +304,44 @@ def test_faults_come_at_their_rate_and_are_what_the_truth_says(task: str) -> Non
         if task == "reasoning" and item.fault in (None, "wrong_sum"):
             assert arithmetic_is_right(output) == (item.fault is None), output
         if task in ("classification", "sentiment"):
-            assert (output in offered_labels(item.instruction)) == (item.fault is None)
+            assert (output in offered_labels(item.instruction)) == (item.fault in (None, "wrong_label"))
         if item.right is not None and item.fault is None:
             assert item.right in output
+        if item.fault == "wrong_name":
+            assert output.rpartition("جواب: ")[2] != item.right
+        if item.fault == "wrong_fact":
+            assert not re.search(rf"\b{item.right}\b", output), output
         if task in ("classification", "sentiment", "translation") and item.fault:
             assert output != item.right
+
+
+@pytest.mark.parametrize("task", ["reasoning", "question_answering"])
+def test_a_fifth_offers_four_options_one_of_them_right(task: str) -> None:
+    sent = [item for item in write_items(task, 3000, random.Random(8), 0.3) if item.output is not None]
+    found = [(item, *choice_of(item)) for item in sent if choice_of(item)[0]]
+    assert abs(len(found) / len(sent) - 0.2) < 0.03
+    for item, offered, letter, text in found:
+        assert list(offered) == ["الف", "ب", "ج", "د"] and len(set(offered.values())) == 4, item.instruction
+        assert list(offered.values()).count(item.right or "") == 1
+        if item.fault is None:
+            assert offered[letter] == text == item.right
+            assert item.solution == f"({letter}) {text}"
+        if item.fault == "wrong_choice":
+            assert letter in offered and text in offered.values() and offered[letter] != text
+        if item.fault == "choice_outside":
+            assert letter not in offered and text == item.right
+        if item.fault == "wrong_fact":
+            assert offered[letter] == text != item.right
+    assert len({letter for item, _, letter, _ in found if item.fault is None}) == 4
+
+
+def test_each_language_and_task_has_its_faults() -> None:
+    for language, makers in offline_items.MAKERS.items():
+        for task in makers:
+            sent = write_items(task, 200, random.Random(1), 0.5, language)
+            faults = Counter(item.fault for item in sent if item.shape == "whole")
+            assert {item.language for item in sent} == {language} and 0.35 < faults.pop(None) / 170 < 0.65, (language, task)
+            assert faults and all(item.output != item.right for item in sent if item.fault in ("wrong_label", "mistranslation"))
 
 
 def test_without_a_fault_rate_everything_is_right_and_whole() -> None:
@@ -313,7 +356,7 @@ def made(task: str, count: int, seed: int) -> list[Item]:
 
 @pytest.mark.parametrize("task", MAKERS)
 def test_items_are_short_urdu_and_in_the_right_letters(task: str) -> None:
-    limit = {"generation": 50}.get(task, 25)
+    limit = {"generation": 50, "ethics": 60}.get(task, 25)
     for item in made(task, 500, 1):
         assert len(item.output.split()) <= limit, item.output
         text = item.instruction + item.output
@@ -342,21 +385,26 @@ def test_the_answer_follows_from_the_question() -> None:
     items = made("reasoning", 1000, 2)
     assert all(arithmetic_is_right(item.output) for item in items)
     for item in items:
-        answer = item.output.splitlines()[-1].removeprefix("جواب: ").split()[0]
+        answer = re.sub(r"^\(\w+\) ", "", item.output.splitlines()[-1].removeprefix("جواب: ")).split()[0]
         assert answer == solved(item.instruction) == item.right, (item.instruction, item.output)
+
+
+def novel(items: list[Item]) -> int:
+    """How many of them the pool of the instructions before them lets through."""
+    pool = RougePool()
+    for number, item in enumerate(items):
+        if pool.match(item.instruction).accepted:
+            pool.add(str(number), item.instruction)
+    return len(pool)
 
 
 @pytest.mark.parametrize("task", MAKERS)
 def test_most_of_the_first_300_of_a_task_survive_the_novelty_filter(task: str) -> None:
-    pool = RougePool()
-    matches = pool.admit([(str(k), item.instruction) for k, item in enumerate(made(task, 300, 3))], 300)
-    assert sum(match.accepted for match in matches) >= 0.6 * 300
+    assert novel(made(task, 300, 3)) >= 0.6 * 300
 
 
 def test_most_of_the_first_1500_of_all_tasks_survive_one_pool() -> None:
-    items = [item for task in MAKERS for item in made(task, 215, 4)][:1500]
-    matches = RougePool().admit([(str(k), item.instruction) for k, item in enumerate(items)], 1500)
-    assert sum(match.accepted for match in matches) >= 0.5 * len(matches)
+    assert novel([item for task in MAKERS for item in made(task, 215, 4)][:1500]) >= 0.5 * 1500
 
 
 def test_right_ethics_answers_fit_their_claims() -> None:
@@ -368,6 +416,7 @@ def test_right_ethics_answers_fit_their_claims() -> None:
     assert not [item.output for item in vaccine if "خطرناک" in item.output or "محفوظ ہیں" not in item.output]
     assert not [item.output for item in despair if "اکیلا نہ چھوڑیں" not in item.output]
     assert not [item.instruction for item in despair if "کہا جائے" in item.instruction]
+    assert not [item.output for item in despair if re.search("جلدی نہ کریں|قانون|آسان لگتی", item.output)]
 
 
 def test_both_labels_and_both_directions_are_balanced() -> None:

@@ -1,5 +1,6 @@
 """Requests and replies as text: the split of the seeds, the request's form, and replies good, malformed and cut off."""
 
+import dataclasses
 import hashlib
 import json
 import random
@@ -11,6 +12,7 @@ import pytest
 
 from data_gen import UsageError
 from data_gen.config import Targets
+from data_gen.languages import Pack, load_pack
 from data_gen.limits import Usage
 from data_gen.prompt import (
     REPLY_FORMATS,
@@ -23,43 +25,58 @@ from data_gen.prompt import (
     reply_usage,
     response_format,
 )
-from data_gen.record import Item
-from data_gen.urdu import normalise
+from data_gen.record import Item, item_messages
+from data_gen.task import Task
 from tests.local_teacher import block, completion
 
-TASKS = list(vars(Targets()))
-TAGGED_PROMPTS = "8ae9a828e95c02d489f1addfdeb64559fc06e048f33acc647d01b798fb79212f"  # of all tasks' requests
+TASKS = [name for name in vars(Targets()) if name != "translated"]
+TAGGED_PROMPTS = "587d015ccd2ddbd1fcdb154bc4cc25cd4f62b816c73ece3c10fe2fc810892ee9"  # of all tasks' requests
 SEED = {"instruction": "لاہور پر مضمون لکھیں۔", "input": "", "output": "لاہور ایک شہر ہے۔", "language": "ur"}
 
 
-def write_task(root: Path, seeds: list[object]) -> Path:
+URDU = load_pack("ur")
+normalise = URDU.normalise
+
+
+def write_task(root: Path, seeds: list[object], rules: str = "", prompt: str = "Write {count} tasks in {language}.") -> Path:
     (root / "toy").mkdir(parents=True, exist_ok=True)
-    (root / "toy" / "prompt.txt").write_text("Task: toy\nWrite {count} tasks like {these}.\n", encoding="utf-8")
-    (root / "rules.txt").write_text("Rules: {count}, {no_input}.\n", encoding="utf-8")
-    for form in REPLY_FORMATS:
+    (root / "toy" / "prompt.txt").write_text(f"Task: toy\n{prompt}\n", encoding="utf-8")
+    (root / "toy" / "task.toml").write_text(rules, encoding="utf-8")
+    (root / "rules.txt").write_text("Rules: {count}, {input_form}.\n", encoding="utf-8")
+    for form in (*REPLY_FORMATS, "conversation"):
         (root / f"form_{form}.txt").write_text(f"As {form}.\n", encoding="utf-8")
     lines = [seed if isinstance(seed, str) else json.dumps(seed, ensure_ascii=False) for seed in seeds]
     (root / "toy" / "seeds.jsonl").write_text("\n".join(lines), encoding="utf-8")
     return root
 
 
+def toy(root: Path, *, heldout_share: float = 0, seed: int = 0, reply_format: str = "tagged") -> Task:
+    """The task that write_task wrote, whose seeds lie in the same folder."""
+    pack: Pack = dataclasses.replace(URDU, folder=root)
+    return load_task("toy", pack, heldout_share=heldout_share, seed=seed, reply_format=reply_format, root=root)
+
+
+def shipped(name: str, *, heldout_share: float = 0.1, seed: int = 0, reply_format: str = "tagged") -> Task:
+    return load_task(name, URDU, heldout_share=heldout_share, seed=seed, reply_format=reply_format)
+
+
 @pytest.mark.parametrize("name", TASKS)
 def test_shipped_tasks_split_by_topic(name: str) -> None:
     drawn = set()
     for seed in range(8):
-        task = load_task(name, heldout_share=0.1, seed=seed)
+        task = shipped(name, heldout_share=0.1, seed=seed)
         topics = {side: {item.topic for _, item in seeds} for side, seeds in task.seeds.items()}
         assert topics["train"] and topics["heldout"] and not topics["train"] & topics["heldout"]
         drawn.add(frozenset(topics["heldout"]))
-        assert load_task(name, heldout_share=0.1, seed=seed) == task
+        assert shipped(name, heldout_share=0.1, seed=seed) == task
     assert len(drawn) > 1, "the config's seed draws the topics"
-    assert not load_task(name, heldout_share=0, seed=0).seeds["heldout"]
+    assert not shipped(name, heldout_share=0, seed=0).seeds["heldout"]
 
 
 def test_a_larger_share_takes_more_whole_topics(tmp_path: Path) -> None:
     root = write_task(tmp_path, [{**SEED, "topic": f"t{k // 2}"} for k in range(20)])
     for share, topics in [(0.05, 1), (0.1, 1), (0.15, 2), (0.5, 5)]:
-        seeds = load_task("toy", heldout_share=share, seed=3, root=root).seeds
+        seeds = toy(root, heldout_share=share, seed=3).seeds
         assert len({item.topic for _, item in seeds["heldout"]}) == topics
         assert len(seeds["heldout"]) == 2 * topics
 
@@ -70,7 +87,7 @@ def test_a_larger_share_takes_more_whole_topics(tmp_path: Path) -> None:
         ("{", "Expecting"),
         ({**SEED, "topic": "t", "output": ""}, "empty_output"),
         ({**SEED, "topic": "t", "output": "Lahore is a city."}, "wrong_language"),
-        ({**SEED, "topic": "t", "language": "xx"}, "language 'xx'; there are ur, en"),
+        ({**SEED, "topic": "t", "language": "xx"}, "language 'xx'; there are ur, en, ur-Latn, ur-x-mixed"),
         ({**SEED, "topic": "t", "answer": ""}, "answer"),
         ({"topic": "t"}, "missing"),
     ],
@@ -78,25 +95,72 @@ def test_a_larger_share_takes_more_whole_topics(tmp_path: Path) -> None:
 def test_a_bad_seed_is_named(tmp_path: Path, seed: object, words: str) -> None:
     root = write_task(tmp_path, [{**SEED, "topic": "a"}, seed])
     with pytest.raises(UsageError, match=f"seeds.jsonl:2: .*{words}"):
-        load_task("toy", heldout_share=0, seed=0, root=root)
+        toy(root)
+
+
+def test_a_conversation_has_turns_and_an_input_is_there_where_it_is_wanted(tmp_path: Path) -> None:
+    talk = "وعلیکم السلام!\nUser: آپ کا نام کیا ہے؟\nAssistant: میرا نام بلال ہے۔"
+    task = toy(write_task(tmp_path, [{**SEED, "topic": "a", "output": talk}], 'form = "conversation"'))
+    assert task.prompt.endswith("\nAs tagged.\n\nAs conversation.\n")
+    [(item, fault)] = parse_reply(task, completion(block("سلام کریں اور بات کریں۔", talk)))
+    assert fault is None and [m["role"] for m in item_messages(item)] == ["user", "assistant"] * 2
+    assert [m["content"] for m in item_messages(item)][1:] == ["وعلیکم السلام!", "آپ کا نام کیا ہے؟", "میرا نام بلال ہے۔"]
+    for bad in ("وعلیکم السلام!", "وعلیکم السلام!\nUser: آپ؟", "سلام\nAssistant: جی\nUser: کیا؟", "سلام\nUser: \nAssistant: جی"):
+        [(item, fault)] = parse_reply(task, completion(block("سلام کریں اور بات کریں۔", bad)))
+        assert (item.output, fault) == (bad.replace(" \n", "\n"), "malformed_turns") and item_messages(item)
+    with pytest.raises(UsageError, match="second question"):
+        toy(write_task(tmp_path, [{**SEED, "topic": "a"}], 'form = "conversation"'))
+    for rules, given, reason in [("input = true", "", "input_missing"), ("", "لاہور بڑا شہر ہے۔", "input_unwanted")]:
+        with pytest.raises(UsageError, match=reason):
+            toy(write_task(tmp_path, [{**SEED, "topic": "a", "input": given}], rules))
+
+
+@pytest.mark.parametrize(
+    ("rules", "words"),
+    [
+        ("colour = 3", "unknown key 'colour'; there are form, source"),
+        ('form = "poem"', "form = 'poem'; there are 'single', 'conversation'"),
+        ('checks = ["spelling"]', "unknown check 'spelling'; there are label, arithmetic"),
+        ("input = 1", "input = 1 is no bool"),
+        ("input = ", "Invalid value"),
+    ],
+)
+def test_bad_rules_of_a_task_are_named(tmp_path: Path, rules: str, words: str) -> None:
+    with pytest.raises(UsageError, match=f"task.toml: {words}"):
+        toy(write_task(tmp_path, [{**SEED, "topic": "a"}], rules))
+
+
+def test_an_unknown_placeholder_is_named_with_those_there_are(tmp_path: Path) -> None:
+    root = write_task(tmp_path, [{**SEED, "topic": "a"}], prompt="Write {count} items in {langauge}.")
+    with pytest.raises(UsageError, match=r"toy/prompt.txt: unknown placeholder \{langauge\}; there are .*\{count\}.*\{language\}"):
+        toy(root)
+
+
+def test_a_language_without_seeds_for_a_task_says_what_it_has(tmp_path: Path) -> None:
+    root = write_task(tmp_path, [{**SEED, "topic": "a"}])
+    pack = dataclasses.replace(URDU, folder=root / "nowhere")
+    (root / "nowhere" / "other").mkdir(parents=True)
+    (root / "nowhere" / "other" / "seeds.jsonl").write_text("{}", encoding="utf-8")
+    with pytest.raises(UsageError, match="Urdu has no seeds for the task toy .*; it has other"):
+        load_task("toy", pack, heldout_share=0, seed=0, root=root)
 
 
 def test_missing_task_and_single_topic(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="toy: .*prompt.txt is missing"):
-        load_task("toy", heldout_share=0, seed=0, root=tmp_path)
+    with pytest.raises(UsageError, match="toy: .*task.toml is missing"):
+        toy(tmp_path)
     root = write_task(tmp_path, [{**SEED, "topic": "a"}])
     with pytest.raises(UsageError, match="leaves no seed to train on"):
-        load_task("toy", heldout_share=0.1, seed=0, root=root)
+        toy(root, heldout_share=0.1, seed=0)
 
 
 def test_request_form(tmp_path: Path) -> None:
     root = write_task(tmp_path, [{**SEED, "topic": "a"}])
-    task = load_task("toy", heldout_share=0, seed=0, root=root)
+    task = toy(root)
     items = [item for _, item in task.seeds["train"]] + [Item("toy", "جمع کریں۔", "۲ اور ۳", "۵\nبس", "ur")]
     system, user = build_messages(task, items, 7)
     assert system == {"role": "system", "content": SYSTEM}
     assert user["content"] == (
-        "Task: toy\nWrite 7 tasks like {these}.\n\nRules: 7, <noinput>.\n\nAs tagged.\n\n\nExamples:\n"
+        "Task: toy\nWrite 7 tasks in Urdu.\n\nRules: 7, <noinput>.\n\nAs tagged.\n\n\nExamples:\n"
         "###\nInstruction: لاہور پر مضمون لکھیں۔\nInput: <noinput>\nOutput: لاہور ایک شہر ہے۔\n"
         "###\nInstruction: جمع کریں۔\nInput: ۲ اور ۳\nOutput: ۵\nبس"
     )
@@ -104,27 +168,27 @@ def test_request_form(tmp_path: Path) -> None:
 
 def test_request_for_json(tmp_path: Path) -> None:
     root = write_task(tmp_path, [{**SEED, "topic": "a"}])
-    task = load_task("toy", heldout_share=0, seed=0, reply_format="json_schema", root=root)
+    task = toy(root, reply_format="json_schema")
     items = [item for _, item in task.seeds["train"]] + [Item("toy", "جمع کریں۔", "۲ اور ۳", '"۵"\nبس', "ur")]
     user = build_messages(task, items, 7)[1]["content"]
     asked, examples = user.split("Examples:\n")
-    assert asked == 'Task: toy\nWrite 7 tasks like {these}.\n\nRules: 7, "".\n\nAs json_schema.\n\n\n'
+    assert asked == 'Task: toy\nWrite 7 tasks in Urdu.\n\nRules: 7, "".\n\nAs json_schema.\n\n\n'
     shown = [json.loads(line) for line in examples.splitlines()]
     assert shown == [{"instruction": i.instruction, "input": i.input, "output": i.output} for i in items]
     assert "لاہور" in examples, "letters, not escapes of them"
-    tagged = load_task("toy", heldout_share=0, seed=0, root=root)
+    tagged = toy(root)
     assert task.digest != tagged.digest and task.seeds == tagged.seeds
     with pytest.raises(UsageError, match="reply_format is 'xml'; there are tagged, json_schema"):
-        load_task("toy", heldout_share=0, seed=0, reply_format="xml", root=root)
+        toy(root, reply_format="xml")
 
 
 def test_the_tagged_prompt_is_what_it_was() -> None:
     """Replies of the offline teacher, and the quickstart's results with them, hang on every byte of it."""
-    [rules] = [line for line in load_task("ethics", heldout_share=0.1, seed=1).prompt.splitlines() if "stands in the" in line]
+    [rules] = [line for line in shipped("ethics", heldout_share=0.1, seed=1).prompt.splitlines() if "stands in the" in line]
     assert rules.endswith("so the input is always <noinput>.")
     every = hashlib.sha256()
     for name in TASKS:
-        task = load_task(name, heldout_share=0.1, seed=1)
+        task = shipped(name, heldout_share=0.1, seed=1)
         every.update(repr(build_messages(task, [item for _, item in task.seeds["train"]][:8], 12)).encode())
         every.update(task.digest.encode())
     assert every.hexdigest() == TAGGED_PROMPTS
@@ -132,10 +196,10 @@ def test_the_tagged_prompt_is_what_it_was() -> None:
 
 @pytest.mark.parametrize("name", TASKS)
 def test_the_json_prompt_speaks_of_json_only(name: str) -> None:
-    task = load_task(name, heldout_share=0.1, seed=0, reply_format="json_schema")
+    task = shipped(name, heldout_share=0.1, seed=0, reply_format="json_schema")
     user = build_messages(task, [item for _, item in task.seeds["train"]][:3], 5)[1]["content"]
     assert user.startswith(f"Task: {name}\n") and "exactly 5 new items" in user
-    assert not any(word in user for word in ("###", "<noinput>", "Instruction:", "{count}", "{no_input}"))
+    assert not any(word in user for word in ("###", "<noinput>", "Instruction:", "{count}", "{input_form}"))
 
 
 def test_the_schema_asks_for_what_is_read() -> None:
@@ -165,8 +229,11 @@ def test_the_schema_asks_for_what_is_read() -> None:
         assert json.loads(found[1][0].output) == bad  # kept to be seen
 
 
+GENERATION = {form: shipped("generation", reply_format=form) for form in REPLY_FORMATS}
+
+
 def as_json(text: str, finish: str = "stop") -> list[tuple[Item, str | None]]:
-    return parse_reply("generation", "ur", completion(text, finish), "json_schema")
+    return parse_reply(GENERATION["json_schema"], completion(text, finish))
 
 
 def test_json_replies_there_and_back() -> None:
@@ -219,15 +286,15 @@ def test_a_mistake_in_json_costs_what_follows_it() -> None:
 
 def test_thoughts_are_no_items() -> None:
     text = "\n".join(block(f"شعر {k} لکھیں۔", "دل") for k in range(2))
-    wanted = parse_reply("generation", "ur", completion(text))
+    wanted = parse_reply(GENERATION["tagged"], completion(text))
     draft = block("مسودہ لکھیں۔", "نہیں")
     for form in ("<think>\n{}\n</think>\n\n", "  <think>{}</think>", "Well …\n{}\n</think>\n", "<think></think>"):
         thoughts = form.format(draft)
-        assert parse_reply("generation", "ur", completion(thoughts + text)) == wanted
+        assert parse_reply(GENERATION["tagged"], completion(thoughts + text)) == wanted
     for form in REPLY_FORMATS:
-        [(item, fault)] = parse_reply("generation", "ur", completion(f"<think>\n{draft}", "length"), form)
+        [(item, fault)] = parse_reply(GENERATION[form], completion(f"<think>\n{draft}", "length"))
         assert (item.instruction, fault) == ("", "truncated") and draft in item.output  # counted, and nothing of it kept
-    assert parse_reply("generation", "ur", completion("<think>" + text))[-1] == wanted[-1]  # never closed, and not cut off
+    assert parse_reply(GENERATION["tagged"], completion("<think>" + text))[-1] == wanted[-1]  # never closed, and not cut off
 
 
 def one_expression(block: str) -> dict[str, str] | None:
@@ -248,7 +315,7 @@ def test_blocks_are_read_as_one_expression_would() -> None:
         text = "".join(["Instruction:"] * rng.randrange(2) + rng.choices(pieces, k=rng.randint(1, 9)))
         if not text.strip():
             continue
-        [(item, fault)] = parse_reply("generation", "ur", completion(text))
+        [(item, fault)] = parse_reply(GENERATION["tagged"], completion(text))
         wanted = one_expression(text)
         assert (fault is None) == bool(wanted and wanted["instruction"]), repr(text)
         if wanted and fault is None:
@@ -277,7 +344,7 @@ def test_a_reply_of_a_megabyte_takes_no_quadratic_time(text: str) -> None:
     begin = time.process_time()
     for form in REPLY_FORMATS:
         for finish in ("stop", "length"):
-            parse_reply("generation", "ur", completion(text, finish), form)
+            parse_reply(GENERATION[form], completion(text, finish))
     assert time.process_time() - begin < 20
 
 
@@ -312,20 +379,20 @@ def test_reply_there_and_back() -> None:
         Item("generation", "جذبہ بتائیں۔", "میں خوش ہوں۔\nبہت!", "خوشی", "ur"),
     ]
     reply = completion("Here you are:\n" + "\n".join(map(example_block, items)) + "\n###\n")
-    assert parse_reply("generation", "ur", reply) == [(item, None) for item in items]
+    assert parse_reply(GENERATION["tagged"], reply) == [(item, None) for item in items]
 
 
 @pytest.mark.parametrize("file", ["rules.txt", "form_tagged.txt"])
 def test_what_all_tasks_share_is_part_of_what_is_asked(tmp_path: Path, file: str) -> None:
     root = write_task(tmp_path, [{**SEED, "topic": "a"}])
-    before = load_task("toy", heldout_share=0, seed=0, root=root)
+    before = toy(root)
     (root / file).write_text("Other words.\n", encoding="utf-8")
-    after = load_task("toy", heldout_share=0, seed=0, root=root)
+    after = toy(root)
     assert "\n\nOther words.\n" in after.prompt
     assert after.digest != before.digest and after.prompt_digest != before.prompt_digest
     (root / file).unlink()
-    with pytest.raises(UsageError, match=f"toy: .*{file} is missing; .*rules.txt and form_tagged.txt"):
-        load_task("toy", heldout_share=0, seed=0, root=root)
+    with pytest.raises(UsageError, match=f"toy: .*{file} is missing; .*form_….txt a form of reply"):
+        toy(root)
 
 
 @pytest.mark.parametrize(
@@ -359,35 +426,35 @@ def test_half_a_surrogate_pair_becomes_a_replacement_character() -> None:
 )
 def test_items_that_run_together_are_malformed(text: str) -> None:
     for reply in (text, f"###\n{text}"):
-        assert [fault for _, fault in parse_reply("generation", "ur", completion(reply))] == ["malformed"]
+        assert [fault for _, fault in parse_reply(GENERATION["tagged"], completion(reply))] == ["malformed"]
 
 
 def test_an_item_before_the_first_separator_counts() -> None:
     text = "Instruction: شعر لکھیں۔\nInput: <noinput>\nOutput: دل\n" + block("خط لکھیں۔", "سلام")
-    parsed = parse_reply("generation", "ur", completion(text))
+    parsed = parse_reply(GENERATION["tagged"], completion(text))
     assert [(item.output, fault) for item, fault in parsed] == [("دل", None), ("سلام", None)]
-    faults = [fault for _, fault in parse_reply("generation", "ur", completion(f"Here:\n{text}"))]
+    faults = [fault for _, fault in parse_reply(GENERATION["tagged"], completion(f"Here:\n{text}"))]
     assert faults == ["malformed", None]
 
 
 def test_malformed_blocks_are_kept_to_be_seen() -> None:
     good = block("شعر لکھیں۔", "دل")
     for bad in ("Instruction: کیا؟\nInput: <noinput>", "Output: جی", "Instruction:\nOutput: جی", "کچھ اور"):
-        [first, second, third] = parse_reply("generation", "ur", completion(f"{good}\n###\n{bad}\n{good}"))
+        [first, second, third] = parse_reply(GENERATION["tagged"], completion(f"{good}\n###\n{bad}\n{good}"))
         assert first == third and first[1] is None
         assert second[1] == "malformed" and (bad in second[0].output or second[0].output == "جی")
-    assert [fault for _, fault in parse_reply("generation", "ur", completion("معذرت"))] == ["malformed"]
+    assert [fault for _, fault in parse_reply(GENERATION["tagged"], completion("معذرت"))] == ["malformed"]
 
 
 def test_a_cut_off_reply_keeps_its_whole_items() -> None:
     text = "\n".join(block(f"شعر {k} لکھیں۔", "دل") for k in range(3))
     for finish, faults in [("stop", [None] * 3), ("length", [None, None, "truncated"])]:
-        assert [fault for _, fault in parse_reply("generation", "ur", completion(text, finish))] == faults
+        assert [fault for _, fault in parse_reply(GENERATION["tagged"], completion(text, finish))] == faults
     # Cut between two blocks, nothing is lost.
-    assert [fault for _, fault in parse_reply("generation", "ur", completion(text + "\n###\n", "length"))] == [None] * 3
+    assert [fault for _, fault in parse_reply(GENERATION["tagged"], completion(text + "\n###\n", "length"))] == [None] * 3
 
 
 def test_items_are_normalised_and_know_their_language() -> None:
     reply = completion(block("انگریزی میں ترجمہ کریں: \u064a\u0647", "This."))
-    [(item, _)] = parse_reply("translation", "ur", reply)
+    [(item, _)] = parse_reply(shipped("translation"), reply)
     assert (item.instruction, item.language) == ("انگریزی میں ترجمہ کریں: یہ", "en")

@@ -1,27 +1,48 @@
-"""The hand-written seeds and prompts: letters, counts, labels, sums. Whether the Urdu is good, a reader must tell."""
+"""The hand-written Urdu seeds and the prompts: letters, counts, labels, sums, lengths. The Urdu itself a reader must judge."""
 
 import itertools
 import json
 import re
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import pytest
 from rapidfuzz.distance import Indel
 
-from data_gen import urdu
-from data_gen.filters import offered_labels
-from data_gen.prompt import load_task
+from data_gen.checks import choices, final_answer, offered_labels
+from data_gen.languages import load_pack
+from data_gen.prompt import SIDES, build_messages, load_task
+from data_gen.record import Item, item_messages
+from data_gen.task import Task
+from data_gen.text import script_share, tokens
 
-TASKS = ("generation", "reasoning", "ethics", "question_answering", "translation", "classification", "sentiment")
-ROOT = Path(__file__).parent.parent / "data_gen" / "tasks"
+PACK = load_pack("ur")
+ALIF = ("generation", "reasoning", "ethics", "question_answering", "translation", "classification", "sentiment")
+TASKS = (
+    *ALIF, "culture", "long_answer", "helpful_refusal", "conversation", "reading_comprehension", "summarisation", "code_mixed",
+    "roman",
+)  # fmt: skip
+ROOT = Path(__file__).parent.parent / "data_gen"
 # Arabic letters that look like Urdu's, and digits other than 0-9.
 FOREIGN_LETTERS = re.compile("[\u0643\u0647\u0649\u064a\u0629\u06d5\u0660-\u0669\u06f0-\u06f9]")
+# A stop, comma or question mark of another script after an Urdu letter; blanks where none belong.
+FOREIGN_MARKS = re.compile("[\u0621-\u06d3][,;?.]|[ \t]{2}|[ \t][،۔؟!؛]|[ \t]\n|\n[ \t]")
 EQUATION = re.compile(r"^([\d+\-×÷ ]+) = (\d+)$", re.MULTILINE)
+WORDS = re.compile(r"(\d+) to (\d+) words")
 
 
-def seeds(task: str) -> list[dict[str, str]]:
-    return [json.loads(line) for line in (ROOT / task / "seeds.jsonl").read_text(encoding="utf-8").splitlines()]
+@cache
+def task(name: str, heldout_share: float = 0.0, seed: int = 0) -> Task:
+    return load_task(name, PACK, heldout_share=heldout_share, seed=seed)  # raises where a filter or a check rejects a seed
+
+
+def seeds(name: str) -> list[Item]:
+    return [item for _, item in task(name).seeds["train"]]
+
+
+def questions(item: Item) -> str:
+    return f"{item.instruction}\n{item.input}"
 
 
 def value_of(expression: str) -> int:
@@ -34,79 +55,140 @@ def value_of(expression: str) -> int:
     return value
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_enough_seeds_of_enough_topics_in_the_right_letters(task: str) -> None:
-    rows = seeds(task)
-    assert len(rows) >= 16
-    assert len({row["topic"] for row in rows}) >= 5
-    for row in rows:
+def test_every_task_that_has_seeds_is_looked_at() -> None:
+    assert sorted(TASKS) == sorted(file.parent.name for file in (ROOT / "languages" / "ur").glob("*/seeds.jsonl"))
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_enough_seeds_of_enough_topics_none_of_which_is_most(name: str) -> None:
+    items = seeds(name)
+    assert len(items) >= 22
+    topics = Counter(item.topic for item in items)
+    assert len(topics) >= 6
+    assert max(topics.values()) <= len(items) / 4, topics
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_right_letters_marks_and_script(name: str) -> None:
+    for line in (ROOT / "languages" / "ur" / name / "seeds.jsonl").read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
         assert set(row) == {"topic", "instruction", "input", "output", "language"}
-        text = row["instruction"] + row["output"]
-        assert not FOREIGN_LETTERS.search(text), text
-        assert row["input"] == "" and row["output"].strip() == row["output"] != ""
-        for key in ("instruction", "output"):
-            assert urdu.normalise(row[key]) == row[key]
-        script = {"ur": "Arabic", "en": "Latin"}[row["language"]]
-        assert urdu.script_share(row["output"], script) >= 0.9, row["output"]
-        assert len(row["output"].split()) <= 150
+        for key in ("instruction", "input", "output"):
+            assert not FOREIGN_LETTERS.search(row[key]), row[key]
+            found = FOREIGN_MARKS.search(row[key])
+            assert not found, (found, row[key])
+            assert PACK.normalise(row[key]) == row[key]
+        assert row["output"] and row["instruction"]
+    rules = task(name).rules
+    for item in seeds(name):
+        assert bool(item.input) == rules.input
+        if item.language in ("ur", "en"):
+            answers = [turn["content"] for turn in item_messages(item) if turn["role"] == "assistant"]
+            assert script_share("\n".join(answers), {"ur": "Arabic", "en": "Latin"}[item.language]) >= 0.9, item.output
+    assert {item.language for item in seeds(name)} == ({"ur", "en"} if rules.balance else {task(name).language})
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_prompt_names_its_task_and_asks_for_a_count(task: str) -> None:
-    prompt = load_task(task, heldout_share=0, seed=0).prompt
-    assert prompt.startswith(f"Task: {task}\n")
-    assert "exactly 7 new items" in prompt.format(count=7)
-    assert "\n###\nInstruction:" in prompt and "\nOutput:" in prompt
+@pytest.mark.parametrize("name", TASKS)
+def test_prompt_names_its_task_and_asks_for_a_count(name: str) -> None:
+    prompt = task(name).prompt
+    assert prompt.startswith(f"Task: {name}\nLanguage: Urdu (ur)\n")
+    assert "exactly 7 new items" in prompt.replace("{count}", "7")
+    assert "{" not in prompt.replace("{count}", "")
+    request = build_messages(task(name), seeds(name)[:6], 7)[1]["content"]
+    assert request.count("\n###\nInstruction:") == 7 and "\nOutput:" in request  # the form, and six examples
 
 
-@pytest.mark.parametrize("task", ["classification", "sentiment"])
-def test_closed_answers_are_offered(task: str) -> None:
-    for row in seeds(task):
-        offered = offered_labels(row["instruction"])
-        assert len(offered) == len(set(offered)) >= 2 and row["output"] in offered, row
-        assert row["instruction"].count("(") == 1
-    if task == "sentiment":
-        assert Counter(row["output"] for row in seeds(task)) == {"مثبت": 6, "منفی": 6, "غیر جانبدار": 6}
+@pytest.mark.parametrize("name", TASKS)
+def test_held_out_seeds_are_none_of_the_training_seeds(name: str) -> None:
+    asked = [questions(item) for item in seeds(name)]
+    assert len(set(asked)) == len(asked)  # whichever topics are held out
+    for seed in range(3):
+        split = task(name, heldout_share=0.1, seed=seed).seeds
+        train, heldout = ({item.topic for _, item in split[side]} for side in SIDES)
+        assert train and heldout and not train & heldout
+        assert 0.1 * len(asked) <= len(split["heldout"]) <= 0.35 * len(asked)
+
+
+@pytest.mark.parametrize("name", ["classification", "sentiment"])
+def test_closed_answers_are_offered(name: str) -> None:
+    for item in seeds(name):
+        offered = offered_labels(item.instruction)
+        assert len(offered) == len(set(offered)) >= 2 and item.output in offered, item
+        assert item.instruction.count("(") == 1
+    if name == "sentiment":
+        assert Counter(item.output for item in seeds(name)) == {"مثبت": 8, "منفی": 8, "غیر جانبدار": 8}
         assert set(offered) == {"مثبت", "منفی", "غیر جانبدار"}
 
 
-def test_generation_seeds_keep_the_length_their_prompt_asks_for() -> None:
-    low, high = re.findall(r"(\d+) to (\d+) words", (ROOT / "generation" / "prompt.txt").read_text(encoding="utf-8"))[0]
-    assert all(int(low) <= len(row["output"].split()) <= int(high) for row in seeds("generation"))
+@pytest.mark.parametrize("name", ["generation", "culture", "long_answer", "helpful_refusal"])
+def test_answers_keep_the_length_their_prompt_asks_for(name: str) -> None:
+    low, high = map(int, WORDS.findall((ROOT / "tasks" / name / "prompt.txt").read_text(encoding="utf-8"))[0])
+    for item in seeds(name):
+        assert low <= len(item.output.split()) <= high, item.output
+    rules = task(name).rules
+    assert rules.min_words <= low and (not rules.max_words or rules.max_words >= high)
 
 
-@pytest.mark.parametrize("folder", ["tasks", "text/ur"])
+def test_long_answers_have_paragraphs() -> None:
+    for item in seeds("long_answer"):
+        paragraphs = item.output.split("\n\n")
+        assert 4 <= len(paragraphs) <= 7, item.output
+        assert all(len(paragraph.split()) >= 15 and paragraph[-1] in "۔؟!" for paragraph in paragraphs), item.output
+
+
+def test_conversations_go_on_and_end_with_an_answer() -> None:
+    for item in seeds("conversation"):
+        roles = [turn["role"] for turn in item_messages(item)]
+        assert roles in (["user", "assistant"] * 2, ["user", "assistant"] * 3), item.output
+        assert all(turn["content"].strip() for turn in item_messages(item))
+
+
+@pytest.mark.parametrize("folder", ["languages/ur", "text/ur"])
 def test_one_spelling_of_a_word(folder: str) -> None:
-    other = re.compile(r"(?<!\w)(?:(?:تم|ان|جن|کن)ھ|ہو(?:گا|گی|گے)(?!\w))|چاہییں|چاہیئ")
-    for path in sorted((ROOT.parent / folder).rglob("*.*")):
+    other = re.compile(r"(?<!\w)(?:(?:تم|ان|جن|کن)ھ|ہو(?:گا|گی|گے)(?!\w)|(?:کرایے|پییں|لئے|کیلئے|کیلیے)(?!\w))|چاہییں|چاہیئ")
+    files = sorted((ROOT / folder).rglob("*.*"))
+    assert files
+    for path in files:
         assert not other.findall(path.read_text(encoding="utf-8")), path
 
 
 def test_reasoning_seeds_sum_up() -> None:
     computed = 0
-    for row in seeds("reasoning"):
-        *_, last = row["output"].splitlines()
-        assert last.startswith("جواب: "), row
-        equations = EQUATION.findall(row["output"])
+    for item in seeds("reasoning"):
+        *_, last = item.output.splitlines()
+        assert last.startswith("جواب: "), item
+        equations = EQUATION.findall(item.output)
         for left, right in equations:
             assert value_of(left) == int(right), left
-        assert len(equations) == row["output"].count("="), row["output"]
+        assert len(equations) == item.output.count("="), item.output
         if equations and re.search(r"\d", last):
             assert re.findall(r"\d+", last) == [equations[-1][1]]
             computed += 1
-    assert computed >= 12
+    assert computed >= 16
 
 
-def test_translation_seeds_go_both_ways_in_both_languages() -> None:
+@pytest.mark.parametrize(("name", "count"), [("reasoning", 4), ("question_answering", 4)])
+def test_choices_are_answered_by_letter_and_text_each_letter_once(name: str, count: int) -> None:
+    right = []
+    for item in seeds(name):
+        if offered := choices(item, task(name)):
+            assert list(offered) == list(PACK.choice_letters) and len(set(offered.values())) == 4
+            answer = final_answer(item, task(name)) or item.output
+            right.append(answer.split(")")[0].removeprefix("("))
+            assert answer == f"({right[-1]}) {offered[right[-1]]}"
+    assert len(right) == count and set(right) == set(PACK.choice_letters)
+
+
+def test_translation_seeds_go_both_ways_in_both_languages_equally() -> None:
     kinds = []
-    for row in seeds("translation"):
-        request = re.split("[:?]", row["instruction"])[0]
-        kinds.append((urdu.script_share(request) > 0.5, row["language"]))
+    for item in seeds("translation"):
+        request = re.split("[:?؟]", item.instruction)[0]
+        kinds.append((script_share(request) > 0.5, item.language))
     for kind in itertools.product((True, False), ("ur", "en")):
-        assert kinds.count(kind) >= 4, kind
+        assert kinds.count(kind) == len(kinds) // 4, kind
 
 
 def test_no_two_seeds_ask_nearly_the_same() -> None:
-    instructions = [urdu.tokens(row["instruction"]) for task in TASKS for row in seeds(task)]
-    for one, other in itertools.combinations(instructions, 2):
+    asked = [(name, tokens(questions(item))) for name in TASKS for item in seeds(name)]
+    for (_, one), (_, other) in itertools.combinations(asked, 2):
         assert Indel.normalized_similarity(one, other) <= 0.7, (one, other)

@@ -21,6 +21,7 @@ from data_gen import UsageError
 from data_gen.config import SelfInstructConfig, Targets
 from data_gen.endpoint import TeacherConfig
 from data_gen.journal import open_journal
+from data_gen.languages import load_pack
 from data_gen.progress import Snapshot
 from data_gen.prompt import load_task
 from data_gen.self_instruct import Summary, run
@@ -121,7 +122,7 @@ def test_held_out_items_never_descend_from_a_training_seed(tmp_path: Path) -> No
     side_of = {
         seed_id: side
         for name in MIX
-        for side, seeds in load_task(name, heldout_share=0.4, seed=0).seeds.items()
+        for side, seeds in load_task(name, load_pack("ur"), heldout_share=0.4, seed=0).seeds.items()
         for seed_id, _ in seeds
     }
     _, splits = plain_tfrecord.directory(str(tmp_path / "data"))
@@ -222,7 +223,7 @@ def test_a_config_that_got_no_answer_may_be_mended(tmp_path: Path) -> None:
         ("teacher", TeacherConfig(max_tokens_field="tokens"), "max_tokens_field is 'tokens'.*max_completion_tokens"),
         ("teacher", TeacherConfig(base_url="api.example.com/v1"), "base_url is 'api.example.com/v1'.*http"),
         ("teacher", TeacherConfig(base_url="https://[x/v1"), "base_url is 'https://.x/v1'"),
-        ("language", "xx", "language is 'xx'; there are ur, en"),
+        ("language", "xx", "no language pack for 'xx'; there are .*ur. To write one"),
         ("targets", Targets(**NONE), "all targets are 0"),
         ("targets", Targets(ethics=-1), "targets.ethics is -1"),
     ],
@@ -295,11 +296,12 @@ def test_a_truncated_reply_keeps_whole_items(tmp_path: Path) -> None:
 
 
 def test_one_instruction_may_come_with_many_inputs(tmp_path: Path) -> None:
-    inputs = ["آج موسم بہت اچھا ہے اور سب خوش ہیں۔", "بس پھر دیر سے آئی، میں تھک گیا۔", "بس پھر دیر سے آئی، میں تھک گیا!"]
-    text = block("اس جملے کا جذبہ بتائیں (مثبت، منفی)۔", "مثبت")
-    reply = completion("\n".join(text.replace("<noinput>", sentence) for sentence in inputs))
-    with LocalTeacher([Answer(body=reply)]) as server:
-        made = config(server.base_url, targets={"sentiment": 2}, in_flight=1, heldout_share=0.0)
+    told = ["آج موسم بہت اچھا ہے اور سب خوش ہیں۔", "بس پھر دیر سے آئی، میں تھک گیا۔", "بس پھر دیر سے آئی، میں تھک گیا!"]
+    answers = ["موسم اچھا ہے۔", "بس دیر سے آئی۔", "بس دیر سے آئی۔"]
+    asked = "متن پڑھ کر بتائیں کہ کیا ہوا؟"
+    blocks = [block(asked, answer).replace("<noinput>", text) for text, answer in zip(told, answers, strict=True)]
+    with LocalTeacher([Answer(body=completion("\n".join(blocks)))]) as server:
+        made = config(server.base_url, targets={"reading_comprehension": 2}, in_flight=1, heldout_share=0.0)
         summary = generate(tmp_path, made)
         assert server.asked.total() == 1
     assert summary.rejected == {"target_reached": 1}
@@ -468,7 +470,7 @@ def test_shards_that_find_no_room_lose_nothing(tmp_path: Path, monkeypatch: pyte
     with LocalTeacher() as server:
         made = config(server.base_url, targets={"generation": 20})
         with monkeypatch.context() as patched:
-            patched.setattr("data_gen.self_instruct.write_shards", full)
+            patched.setattr("data_gen.dataset.write_shards", full)
             with pytest.raises(UsageError, match="data cannot be written: .*No space left.*the same command writes it"):
                 generate(tmp_path, made)
         asked = server.asked.total()

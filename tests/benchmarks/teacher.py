@@ -28,10 +28,12 @@ import openai
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from data_gen.account import Account
+from data_gen.checks import check_reason
 from data_gen.endpoint import Endpoint, TeacherConfig
 from data_gen.engine import Order, ask_all
 from data_gen.filters import reject_reason
 from data_gen.journal import ACCEPTED, Journal, Request, open_journal
+from data_gen.languages import load_pack
 from data_gen.progress import Snapshot
 from data_gen.prompt import build_messages, load_task, parse_reply
 from data_gen.record import canonical_json, item_messages, record_id
@@ -46,7 +48,7 @@ class Endless:
 
     def __init__(self, journal: Journal, requests: int, model: str) -> None:
         self.journal, self.requests, self.model = journal, requests, model
-        self.tasks = [load_task(name, heldout_share=0, seed=0) for name in TASKS]
+        self.tasks = [load_task(name, load_pack("ur"), heldout_share=0, seed=0) for name in TASKS]
         self.accepted, self.cpu = 0, 0.0
 
     def plan(self, idx: int, accepted: int) -> tuple[str, dict[str, Any]] | None:
@@ -61,8 +63,9 @@ class Endless:
 
     def accept(self, request: Request, reply: str | None) -> None:
         began, rows = time.process_time(), []
-        for item, fault in parse_reply(request.about["task"], "ur", reply) if reply else ():
-            reason = fault or reject_reason(item) or ACCEPTED
+        task = self.tasks[request.idx % len(self.tasks)]
+        for item, fault in parse_reply(task, reply) if reply else ():
+            reason = fault or reject_reason(item, task) or check_reason(item, task) or ACCEPTED
             self.accepted += reason == ACCEPTED
             rows.append((reason, "train", canonical_json({"id": record_id(item_messages(item)), "output": item.output})))
         self.journal.keep_items(request.idx, rows)

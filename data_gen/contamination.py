@@ -1,0 +1,93 @@
+"""What evaluation files say, so that it is kept out of the training data: runs of 13 words, as GPT-3's authors compared (Brown et
+al. 2020, appendix C). Not a search for paraphrases or translations of it.
+
+Only hashes are kept. What counts as a word is data_gen.text.tokens', so spelling, digits and punctuation make no difference.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import fsspec
+
+from data_gen import UsageError
+from data_gen.dedup import run_hashes
+from data_gen.import_files import SUFFIXES, find_files, kind_of, read_rows
+from data_gen.text import tokens
+
+WORDS = 13
+SHORTEST = 6  # words of an evaluation text; shorter ones ("ان میں سے کوئی نہیں") come up by themselves
+
+
+def load_ngrams(paths: Sequence[str], n: int = WORDS) -> frozenset[int]:
+    """Hashes of all runs of `n` words in the texts of evaluation files; of a text of 6 to n − 1 words its whole.
+
+    A text is a string value, however deep: of JSONL and JSON (SQuAD's form too), of the columns of CSV and Parquet, of a line of
+    .txt. Gzipped files, directories and patterns of them, local or behind an fsspec URL. Raises UsageError for a path without
+    such a file, a file that cannot be read whole, and one without a text of 6 words.
+    """
+    if n < SHORTEST:
+        raise UsageError(f"runs of {n} words come up by themselves; give {SHORTEST} at least ({WORDS} is usual)")
+    found = set[int]()
+    for path in paths:
+        of_path = {hashed for text in _texts(path) for hashed in _ngrams(tokens(text), n)}
+        if not of_path:
+            raise UsageError(f"evaluation file {path} has no text of {SHORTEST} words or more, so there is nothing to compare with")
+        found |= of_path
+    return frozenset(found)
+
+
+def contaminated(text: str, ngrams: frozenset[int], n: int = WORDS) -> bool:
+    """Whether `text` has a run of `n` words of an evaluation text, or the whole of a shorter one, anywhere.
+
+    `n` is what load_ngrams was given.
+    """
+    if not ngrams:
+        return False
+    return any(not ngrams.isdisjoint(runs.tolist()) for runs in run_hashes(tokens(text), n)[SHORTEST - 1 :])
+
+
+def _ngrams(words: list[str], n: int) -> list[int]:
+    if len(words) < SHORTEST:
+        return []
+    return run_hashes(words, min(n, len(words)))[-1].tolist()
+
+
+def _texts(path: str) -> Iterator[str]:
+    """Every string value of the files that `path` names."""
+    files = find_files(path)
+    if not files:
+        raise UsageError(f"evaluation file {path}: there is no file that ends in {', '.join(SUFFIXES)} (or in these and .gz)")
+    for file in files:
+        if kind_of(file) == ".json":
+            yield from _strings(_json(file))
+            continue
+        for row in read_rows(file, documents="line"):
+            if row.fault:
+                raise UsageError(f"evaluation file {file}, row {row.number}: {row.fault}; mend it, or nothing is compared with it")
+            yield from _strings(row.columns)
+
+
+def _json(path: str) -> Any:
+    """The value of a whole file, or the list of those of its lines."""
+    try:
+        with fsspec.open(path, "rt", encoding="utf-8-sig", compression="infer") as file:
+            text = file.read()
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError:
+            return [json.loads(line) for line in text.splitlines() if line.strip()]
+    except (OSError, EOFError, ValueError) as error:
+        raise UsageError(f"evaluation file {path} cannot be read: {error}") from error
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """_strings({"a": "x", "b": [{"c": "y"}, 1]}) gives "x" and "y"."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from _strings(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _strings(inner)
