@@ -6,6 +6,7 @@ written to rejected.jsonl.
 """
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import regex
 
@@ -34,10 +35,8 @@ _REFUSAL = regex.compile(
     r"|^i (can(no|['’])t|am unable to) (help|assist|do|provide|write|answer)",
     regex.IGNORECASE,
 )
-_WORD = regex.compile(r"[\p{L}\p{M}\u200c\u200d]+")
-_SCRIPTS = ("Arabic", "Latin", "Devanagari", "Cyrillic", "Greek", "Han", "Hebrew", "Bengali", "Gurmukhi", "Tamil", "Thai", "Hangul")
-_OF_SCRIPT = [(name, regex.compile(rf"\p{{Script={name}}}")) for name in _SCRIPTS]
 # Pakistan's identity card 5-7-1; telephone +92 or 0 and nine or ten digits; e-mail; IBAN. Examples' own domains are nobody's.
+_PERHAPS_PERSONAL = regex.compile(r"\d{4}|@")  # each of them has one of these
 _PERSONAL = regex.compile(
     r"(?<!\d)\d{5}-\d{7}-\d(?!\d)"
     r"|(?<![\d.])(?:\+92|0092|0)[ -]?3\d{2}[ -]?\d{7}(?!\d)|(?<!\d)(?:\+92|0092)[ -]?\d{2,3}[ -]?\d{6,8}(?!\d)"
@@ -113,23 +112,32 @@ def language(item: Item, task: Task) -> str | None:
     share = script_share(answer_text(item), variety.script)
     if not variety.min_share <= share <= variety.max_share:
         return "wrong_language"
-    words = answer_text(item).split()
-    foreign = sum(not set(task.pack.foreign_letters).isdisjoint(word) for word in words)
+    letters, text = frozenset(task.pack.foreign_letters), answer_text(item)
+    if letters.isdisjoint(text):
+        return None
+    words = text.split()
+    foreign = sum(not letters.isdisjoint(word) for word in words)
     return "wrong_language" if foreign > MAX_FOREIGN_WORDS * len(words) else None
 
 
 def foreign_characters(item: Item, task: Task) -> str | None:
-    """A word of two scripts ("کتاbب"): a slip of the teacher's tokens."""
-    for word in _WORD.findall(answer_text(item)):
-        if not word.isascii() and sum(bool(script.search(word)) for _, script in _OF_SCRIPT) > 1:
-            return "foreign_characters"
-    return None
+    """A word that is partly in another script ("کتاbب"): a slip of the teacher's tokens."""
+    mixed = _mixed_word(task.pack.varieties[item.language].script)
+    return "foreign_characters" if mixed.search(answer_text(item)) else None
+
+
+@lru_cache
+def _mixed_word(script: str) -> regex.Pattern[str]:
+    """A letter of the script beside one of another, marks and joiners apart."""
+    own, other = rf"[\p{{L}}&&\p{{Script={script}}}]", rf"[\p{{L}}--\p{{Script={script}}}--\p{{Script=Common}}]"
+    between = r"[\p{M}\u200c\u200d]*"
+    return regex.compile(f"{own}{between}{other}|{other}{between}{own}", regex.V1)
 
 
 def personal_data(item: Item, task: Task) -> str | None:
     """Numbers of identity cards, telephones and accounts, and addresses of e-mail: perhaps somebody's."""
-    text = fold_digits(f"{item.instruction}\n{item.input}\n{item.output}")
-    return "personal_data" if _PERSONAL.search(text) else None
+    text = f"{item.instruction}\n{item.input}\n{item.output}"
+    return "personal_data" if _PERHAPS_PERSONAL.search(text) and _PERSONAL.search(fold_digits(text)) else None
 
 
 def refusal(item: Item, task: Task) -> str | None:

@@ -43,10 +43,11 @@ HISTORY = 600  # points of (time, accepted) that the ETA is made of, a second ap
 class Summary:
     """What a run gave. `accepted[task][side]`; `reused` requests were answered in an earlier run; `ambiguous` attempts
     were in flight when an earlier run ended without waiting for them, perhaps paid for. `cost` in US dollars, None without a
-    price.
+    price. `wanted[task]`: training items.
     """
 
     accepted: dict[str, dict[str, int]]
+    wanted: dict[str, int]
     rejected: dict[str, int]
     requests: int
     reused: int
@@ -57,10 +58,11 @@ class Summary:
     data_dir: str
 
     def __str__(self) -> str:
-        lines = [
-            f"accepted  {task:20}{sides['train']:7} train{sides['heldout']:6} held-out" for task, sides in self.accepted.items()
-        ]
-        lines += [f"rejected  {reason:20}{count:7}" for reason, count in self.rejected.items()]
+        lines = []
+        for task, sides in self.accepted.items():
+            short = f"  ({self.wanted[task]} were wanted)" * (sides["train"] < self.wanted[task])
+            lines.append(f"accepted  {task:22}{sides['train']:6} train{sides['heldout']:6} held-out{short}")
+        lines += [f"rejected  {reason:22}{count:6}" for reason, count in self.rejected.items()]
         cost = "" if self.cost is None else f", {dollars(self.cost)}"
         lines += [
             f"requests  {self.requests} ({self.reused} answered in an earlier run, {self.failed} failed, "
@@ -102,7 +104,7 @@ def _base_url(config: SelfInstructConfig, workdir: str, show: Shows) -> Iterator
     if config.teacher.base_url != OFFLINE:
         yield config.teacher.base_url
         return
-    from data_gen import offline_teacher
+    from data_gen.offline import teacher as offline_teacher
 
     show.say("offline teacher: grammars and word lists, not a language model")
     server = offline_teacher.serve(
@@ -221,6 +223,7 @@ def run(
         )
     return Summary(
         accepted={name: {side: acceptance.total[name, side] for side in SIDES} for name in tasks},
+        wanted=config.wanted(),
         rejected=dict(acceptance.rejected.most_common()),
         requests=order.requests,
         reused=order.reused,

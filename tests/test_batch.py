@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from data_gen import UsageError, batch, batch_api, offline_teacher
+from data_gen import UsageError, batch, batch_api
 from data_gen.account import Account
 from data_gen.batch import BatchTeacher
 from data_gen.batch_api import BatchApi, read_results
@@ -30,8 +30,9 @@ from data_gen.config import SelfInstructConfig
 from data_gen.endpoint import Endpoint
 from data_gen.journal import Journal, open_journal
 from data_gen.limits import BudgetReached
-from data_gen.offline_http import Reply, Request, RequestError, json_reply
-from data_gen.offline_teacher import MODEL, Server
+from data_gen.offline import teacher as offline_teacher
+from data_gen.offline.http import Reply, Request, RequestError, json_reply
+from data_gen.offline.teacher import MODEL, Server
 from tests import plain_tfrecord
 from tests.test_self_instruct import ROOT, TERMS, Said, config, generate, outcome, query
 

@@ -12,12 +12,13 @@ import huggingface_hub
 import pytest
 import yaml
 
-from data_gen import UsageError, acceptance, checks, filters, judging, offline_grammar
+from data_gen import UsageError, acceptance, checks, filters, judging
 from data_gen.card import CHECKS, REASONS, CardInputs, checks_on, write_card, write_jsonl
 from data_gen.card_facts import OFFLINE
 from data_gen.config import ChecksConfig, SelfInstructConfig
 from data_gen.languages import load_pack
 from data_gen.limits import Usage
+from data_gen.offline import grammar as offline_grammar
 from data_gen.record import Item, Record, item_messages, record_id
 from data_gen.survey import SAMPLES, binned, quantile, survey, verb_object
 from data_gen.text import tokens

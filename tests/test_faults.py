@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from data_gen.offline_faults import CONTENT, TRANSPORT
+from data_gen.offline.faults import CONTENT, TRANSPORT
 from tests.local_teacher import LocalTeacher
 from tests.test_self_instruct import config, generate, outcome, query
 

@@ -8,10 +8,10 @@ from typing import Any, Literal
 import openai
 import pytest
 
-from data_gen import offline_batches
-from data_gen.offline_grammar import MAKERS
-from data_gen.offline_judge import Manners
-from data_gen.offline_teacher import MODEL, Server, complete, serve
+from data_gen.offline import batches as offline_batches
+from data_gen.offline.grammar import MAKERS
+from data_gen.offline.judge import Manners
+from data_gen.offline.teacher import MODEL, Server, complete, serve
 from data_gen.record import canonical_json
 
 ENDPOINT: Literal["/v1/chat/completions"] = "/v1/chat/completions"

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from data_gen import UsageError, offline_faults
-from data_gen.offline_faults import CONTENT, KINDS, TRANSPORT, kind_of, read
-from data_gen.offline_grammar import MAKERS
-from data_gen.offline_items import HUGE_BYTES
-from data_gen.offline_judge import Manners
-from data_gen.offline_teacher import MODEL, Server, complete, serve
+from data_gen import UsageError
+from data_gen.offline import faults as offline_faults
+from data_gen.offline.faults import CONTENT, KINDS, TRANSPORT, kind_of, read
+from data_gen.offline.grammar import MAKERS
+from data_gen.offline.items import HUGE_BYTES
+from data_gen.offline.judge import Manners
+from data_gen.offline.teacher import MODEL, Server, complete, serve
 from data_gen.text import script_share
 
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "items", "schema": {"type": "object"}}}

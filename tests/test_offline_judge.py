@@ -11,12 +11,12 @@ from typing import Any
 import openai
 import pytest
 
-from data_gen.offline_bilingual import sentence_pair
-from data_gen.offline_http import RequestError
-from data_gen.offline_items import MAKERS, Sent, write_items
-from data_gen.offline_judge import Manners, Memory, remember
-from data_gen.offline_more import TRANSLATIONS
-from data_gen.offline_teacher import MODEL, Server, complete, serve
+from data_gen.offline.bilingual import sentence_pair
+from data_gen.offline.http import RequestError
+from data_gen.offline.items import MAKERS, Sent, write_items
+from data_gen.offline.judge import Manners, Memory, remember
+from data_gen.offline.more import TRANSLATIONS
+from data_gen.offline.teacher import MODEL, Server, complete, serve
 
 EXACT = Manners(seed=0, fault_rate=0.0, judge_error=0.0, solve_error=0.0)
 

@@ -8,19 +8,23 @@ from importlib import resources
 
 import pytest
 
-from data_gen import offline_facts as facts
-from data_gen import offline_passages, offline_talk, offline_varieties
-from data_gen import offline_words as w
+from data_gen import UsageError
 from data_gen.dedup import RougePool
 from data_gen.filters import reject_reason
 from data_gen.languages import load_pack
-from data_gen.offline_essays import ESSAYS
-from data_gen.offline_grammar import Item, spoil
-from data_gen.offline_more import FIELDS, MAKERS, MIN_LONG_WORDS, PLANS, TRANSLATIONS
+from data_gen.offline import facts
+from data_gen.offline import passages as offline_passages
+from data_gen.offline import talk as offline_talk
+from data_gen.offline import varieties as offline_varieties
+from data_gen.offline import words as w
+from data_gen.offline.essays import ESSAYS
+from data_gen.offline.grammar import Item, spoil
+from data_gen.offline.more import FIELDS, MAKERS, MIN_LONG_WORDS, PLANS, TRANSLATIONS
 from data_gen.prompt import load_task
 from data_gen.record import Item as Candidate
 from data_gen.record import turns
 from data_gen.text import script_share, tokens
+from data_gen.text.shipped import text_records
 
 PACK = load_pack("ur")
 WITH_TEXT = ("reading_comprehension", "summarisation")
@@ -261,3 +265,5 @@ def test_the_sample_to_translate_has_sixty_items_and_all_their_translations() ->
         assert sorted(numbers(text)) == sorted(numbers(translated)) or "rupees a kilo" in text, text
         assert text.count("\n") == translated.count("\n")
     assert not [text for text in TRANSLATIONS if wrong_sums(text) or wrong_sums(TRANSLATIONS[text])]
+    with pytest.raises(UsageError, match="no text is shipped"):  # instructions are no prose
+        text_records("en")

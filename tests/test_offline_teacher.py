@@ -21,14 +21,15 @@ from typing import Any
 import openai
 import pytest
 
-from data_gen import UsageError, offline_items
+from data_gen import UsageError
 from data_gen.checks import offered_labels
 from data_gen.dedup import RougePool
 from data_gen.languages import load_pack
-from data_gen.offline_grammar import MAKERS, Item, make_item
-from data_gen.offline_items import write_items
-from data_gen.offline_judge import Manners
-from data_gen.offline_teacher import MODEL, Server, complete, drawn_latency, serve
+from data_gen.offline import items as offline_items
+from data_gen.offline.grammar import MAKERS, Item, make_item
+from data_gen.offline.items import write_items
+from data_gen.offline.judge import Manners
+from data_gen.offline.teacher import MODEL, Server, complete, drawn_latency, serve
 from data_gen.prompt import load_task
 from data_gen.text import script_share
 
@@ -200,7 +201,7 @@ def test_errors_of_use() -> None:
 
 def test_the_command_takes_all_options(tmp_path: Path) -> None:
     truth = tmp_path / "truth.jsonl"
-    command = [sys.executable, "-m", "data_gen.offline_teacher", "--seed=3", "--fault_rate=0.1", "--latency_s=0.01"]
+    command = [sys.executable, "-m", "data_gen.offline.teacher", "--seed=3", "--fault_rate=0.1", "--latency_s=0.01"]
     more = ["--latency_spread=0.1", f"--truth_file={truth}", "--api_key=k", "--faults=identical=1", "--batch_s=0"]
     more += ["--judge_error=0", "--solve_error=0"]
     with subprocess.Popen([*command, *more], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:

@@ -15,7 +15,7 @@ from configs import sindhi_instruct
 from data_gen.checks import arithmetic, check_reason
 from data_gen.filters import answer_language, reject_reason
 from data_gen.languages import load_pack
-from data_gen.offline_sindhi import MAKERS
+from data_gen.offline.sindhi import MAKERS
 from data_gen.prompt import load_task
 from data_gen.record import Item
 from data_gen.self_instruct import run

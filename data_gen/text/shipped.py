@@ -12,10 +12,11 @@ HELDOUT_EVERY = 10  # every tenth document is held out
 def text_records(language: str) -> list[Record]:
     """All documents shipped for a language (`ur`), in the order of their files. Raises UsageError where there are none."""
     folder = resources.files("data_gen") / "text" / language
-    if not folder.is_dir():
+    files = [file for file in folder.iterdir() if file.name.endswith(".txt")] if folder.is_dir() else []
+    if not files:
         raise UsageError(f"no text is shipped for language {language!r}")
     records = []
-    for file in sorted(folder.iterdir(), key=lambda file: file.name):
+    for file in sorted(files, key=lambda file: file.name):
         topic = file.name.removesuffix(".txt")
         for text in file.read_text(encoding="utf-8").split("\n\n"):
             text = text.strip()

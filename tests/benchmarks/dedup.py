@@ -22,7 +22,7 @@ from rouge_score.rouge_scorer import RougeScorer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from data_gen.dedup import NearPool, RougePool
-from data_gen.offline_grammar import MAKERS, make_item
+from data_gen.offline.grammar import MAKERS, make_item
 from data_gen.text import tokens
 
 CANDIDATES = flags.DEFINE_integer("candidates", 50_000, "texts sent through RougePool, of each kind")

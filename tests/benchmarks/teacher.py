@@ -95,7 +95,7 @@ def resident_mib() -> float:
 
 @contextmanager
 def offline_teacher() -> Iterator[str]:
-    command = [sys.executable, "-m", "data_gen.offline_teacher", f"--latency_s={LATENCY_S}", "--fault_rate=0.1"]
+    command = [sys.executable, "-m", "data_gen.offline.teacher", f"--latency_s={LATENCY_S}", "--fault_rate=0.1"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).resolve().parents[2])
     try:
         assert process.stdout

@@ -8,7 +8,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from data_gen.offline_words import lines, table
+from data_gen.offline.words import lines, table
 
 SAYING_SHARE = 0.06  # of the items; there are few sayings, and the novelty filter refuses one that comes again
 # Urdu subject | before نے | agreement: m f mp fp | English | s (he/she) or p (they/we)
@@ -238,7 +238,7 @@ HINDI_ANSWERS = lines("""
 
 @dataclass(frozen=True)
 class _Clause:
-    """What a sentence says, apart from any language: rows of offline_words.py."""
+    """What a sentence says, apart from any language: rows of offline/words.py."""
 
     subject: tuple[str, ...]
     action: tuple[str, ...]

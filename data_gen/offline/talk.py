@@ -1,10 +1,10 @@
 """What the offline teacher says in conversations, and how it declines a harmful request and helps all the same.
 
-Data only: offline_more.py puts it together. Written for this project.
+Data only: offline/more.py puts it together. Written for this project.
 """
 
-from data_gen.offline_essays import paragraphs
-from data_gen.offline_words import lines, row
+from data_gen.offline.essays import paragraphs
+from data_gen.offline.words import lines, row
 
 # --- conversation: how the first question may be asked; its answer, then later questions with theirs
 CHATS = (
@@ -432,7 +432,7 @@ REFUSED = (
     """), lines("""
         یہ فراڈ ہے، اس میں اکثر غریب اور بزرگ لوگ اپنی جمع پونجی کھو بیٹھتے ہیں۔
         ایسی رقم کا سراغ مل جاتا ہے اور کئی سال کی قید ہو سکتی ہے۔
-        دھوکے کا پیسا لینے والے کے لیے بھی مصیبت بنتا ہے۔
+        دھوکے کا پیسہ لینے والے کے لیے بھی مصیبت بنتا ہے۔
     """), lines("""
         فوری ضرورت ہے تو کسی رشتے دار سے ادھار یا دفتر سے پیشگی تنخواہ مانگیں۔
         گھر بیٹھے کام کے لیے کمپوزنگ، ترجمہ یا ڈیزائن سیکھا جا سکتا ہے۔

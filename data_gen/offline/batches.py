@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from email.message import Message
 from typing import Any
 
-from data_gen.offline_http import Reply, Request, RequestError, json_reply
+from data_gen.offline.http import Reply, Request, RequestError, json_reply
 from data_gen.record import canonical_json
 
 ENDPOINT = "/v1/chat/completions"

@@ -1,7 +1,7 @@
 """The text of an offline teacher's reply: items by its grammars, some of them wrong, as tagged text or as JSON.
 
 Pure functions of their arguments, the random generator included. The faults here are those of what is said; those of
-how it is sent are in offline_faults.py.
+how it is sent are in offline/faults.py.
 """
 
 import json
@@ -10,10 +10,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from data_gen import offline_grammar, offline_more, offline_sindhi
 from data_gen.languages import load_pack
-from data_gen.offline_bilingual import sentence_pair
-from data_gen.offline_grammar import Item, spoil
+from data_gen.offline import grammar as offline_grammar
+from data_gen.offline import more as offline_more
+from data_gen.offline import sindhi as offline_sindhi
+from data_gen.offline.bilingual import sentence_pair
+from data_gen.offline.grammar import Item, spoil
 
 MAKERS: dict[str, dict[str, Callable[[random.Random], Item]]] = {  # by language and task
     "ur": {**offline_grammar.MAKERS, **offline_more.MAKERS},

@@ -12,14 +12,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from data_gen import offline_choices as choices
-from data_gen import offline_words as w
 from data_gen.languages import ENGLISH, load_pack
-from data_gen.offline_bilingual import TIMES
-from data_gen.offline_items import MALFORMED_SHARE, Sent
-from data_gen.offline_more import TRANSLATIONS
-from data_gen.offline_request import Check
-from data_gen.offline_words import table
+from data_gen.offline import choices
+from data_gen.offline import words as w
+from data_gen.offline.bilingual import TIMES
+from data_gen.offline.items import MALFORMED_SHARE, Sent
+from data_gen.offline.more import TRANSLATIONS
+from data_gen.offline.request import Check
+from data_gen.offline.words import table
 
 REWORDED_SHARE = 1 / 3  # of the translations
 UNKNOWN_QUALITY, UNKNOWN_SOLUTION = "3", "معلوم نہیں"

@@ -1,6 +1,6 @@
 """Word lists of the offline teacher: names, things, facts, with gender and case where a template needs it.
 
-Written for this project. Data only: the sentences are put together in offline_grammar.py.
+Written for this project. Data only: the sentences are put together in offline/grammar.py.
 A list is one string with an entry a line (fields separated by |) or entries separated by the Urdu comma.
 """
 

@@ -1,18 +1,14 @@
 """The offline teacher's Sindhi: the grammars of Alif's seven tasks for a second language. Templates and word lists, no model.
 
-As in offline_grammar.py every item is right, what is wrong with its faulty answers is known, and gender and number agree because
-the word lists (offline_sindhi_words.py) carry them. Nouns that stand before a postposition are in the oblique case there.
+As in offline/grammar.py every item is right, what is wrong with its faulty answers is known, and gender and number agree because
+the word lists (offline/sindhi_words.py) carry them. Nouns that stand before a postposition are in the oblique case there.
 """
 
 import random
 from collections.abc import Callable, Sequence
 
-from data_gen import offline_sindhi_words as w
-from data_gen.offline_grammar import Item
-
-
-def _by(gender: str, masculine: str, feminine: str) -> str:
-    return feminine if gender == "f" else masculine
+from data_gen.offline import sindhi_words as w
+from data_gen.offline.grammar import Item, by
 
 
 def _person(rng: random.Random) -> tuple[str, str]:
@@ -26,15 +22,15 @@ def _person(rng: random.Random) -> tuple[str, str]:
 def _story(rng: random.Random) -> tuple[str, str]:
     (name, gender), city, spot = _person(rng), rng.choice(w.CITIES), rng.choice(w.SPOTS)
     role, (thing, kind), virtue = rng.choice(w.ROLES[gender]), rng.choice(w.LOST), rng.choice(w.VIRTUES)
-    whose, lost = _by(kind, "ڪنهن جو", "ڪنهن جي"), f"{spot} {_by(kind, 'ڪنهن جو', 'ڪنهن جي')} {thing}"
+    whose, lost = by(kind, "ڪنهن جو", "ڪنهن جي"), f"{spot} {by(kind, 'ڪنهن جو', 'ڪنهن جي')} {thing}"
     ask = rng.choice((
-        f"{name} {city} {_by(gender, 'جو', 'جي')} {role} آهي. کيس {lost} {_by(kind, 'ملي ٿو', 'ملي ٿي')}. ان تي آکاڻي لکو، "
+        f"{name} {city} {by(gender, 'جو', 'جي')} {role} آهي. کيس {lost} {by(kind, 'ملي ٿو', 'ملي ٿي')}. ان تي آکاڻي لکو، "
         f"جنهن جو سبق {virtue} هجي.",
-        f"{virtue} جي باري ۾ آکاڻي ٻڌايو: {city} ۾ {role} {name} کي {spot} {whose} {thing} هٿ {_by(kind, 'اچي ٿو', 'اچي ٿي')}.",
+        f"{virtue} جي باري ۾ آکاڻي ٻڌايو: {city} ۾ {role} {name} کي {spot} {whose} {thing} هٿ {by(kind, 'اچي ٿو', 'اچي ٿي')}.",
     ))  # fmt: skip
     told = (
-        f"{city} ۾ {name} نالي هڪ {role} {_by(gender, 'رهندو هو', 'رهندي هئي')}. هڪ ڏينهن کيس {lost} "
-        f"{_by(kind, 'مليو', 'ملي')}. هن گهڻن ماڻهن کان پڇا ڪئي ۽ نيٺ مالڪ کي ڳولي لڌو. مالڪ ڏاڍو خوش ٿيو ۽ کيس دعائون ڏنائين. "
+        f"{city} ۾ {name} نالي هڪ {role} {by(gender, 'رهندو هو', 'رهندي هئي')}. هڪ ڏينهن کيس {lost} "
+        f"{by(kind, 'مليو', 'ملي')}. هن گهڻن ماڻهن کان پڇا ڪئي ۽ نيٺ مالڪ کي ڳولي لڌو. مالڪ ڏاڍو خوش ٿيو ۽ کيس دعائون ڏنائين. "
         f"سچ آهي ته {virtue} سڀ کان وڏي دولت آهي."
     )
     return ask, told
@@ -93,9 +89,9 @@ def _gain(rng: random.Random) -> Item:
     (_, things, gender), name = rng.choice(w.THINGS), rng.choice(w.NAMES)
     a, b = rng.randint(3, 30), rng.randint(2, 20)
     text = (
-        f"{rng.choice(w.WHEN_PAST)} {name} وٽ {a} {things} {_by(gender, 'هئا', 'هيون')}. "
-        f"{rng.choice(w.FAMILY)} کيس {rng.choice(w.SHOPS)} {b} {_by(gender, 'ٻيا وٺي ڏنا', 'ٻيون وٺي ڏنيون')}. "
-        f"هاڻي {name} وٽ ڪل {_by(gender, 'ڪيترا', 'ڪيتريون')} {things} آهن؟"
+        f"{rng.choice(w.WHEN_PAST)} {name} وٽ {a} {things} {by(gender, 'هئا', 'هيون')}. "
+        f"{rng.choice(w.FAMILY)} کيس {rng.choice(w.SHOPS)} {b} {by(gender, 'ٻيا وٺي ڏنا', 'ٻيون وٺي ڏنيون')}. "
+        f"هاڻي {name} وٽ ڪل {by(gender, 'ڪيترا', 'ڪيتريون')} {things} آهن؟"
     )
     return _worked(rng, text, [(f"{a} + {b}", a + b)], things)
 
@@ -105,9 +101,9 @@ def _loss(rng: random.Random) -> Item:
     a = rng.randint(6, 30)
     b = rng.randint(2, a - 2)
     text = (
-        f"{rng.choice(w.WHEN_PAST)} {name} {rng.choice(w.SHOPS)} {a} {things} {_by(gender, 'آندا', 'آنديون')}. "
-        f"انهن مان {b} هن {rng.choice(w.RECEIVERS)} کي {_by(gender, 'ڏنا', 'ڏنيون')}. "
-        f"باقي {_by(gender, 'ڪيترا', 'ڪيتريون')} {things} {_by(gender, 'بچيا', 'بچيون')}؟"
+        f"{rng.choice(w.WHEN_PAST)} {name} {rng.choice(w.SHOPS)} {a} {things} {by(gender, 'آندا', 'آنديون')}. "
+        f"انهن مان {b} هن {rng.choice(w.RECEIVERS)} کي {by(gender, 'ڏنا', 'ڏنيون')}. "
+        f"باقي {by(gender, 'ڪيترا', 'ڪيتريون')} {things} {by(gender, 'بچيا', 'بچيون')}؟"
     )
     return _worked(rng, text, [(f"{a} - {b}", a - b)], things)
 
@@ -117,8 +113,8 @@ def _boxes(rng: random.Random) -> Item:
     k, n = rng.randint(2, 9), rng.randint(2, 10)
     text = (
         f"{rng.choice(w.WHEN_PAST)} {rng.choice(w.NAMES)} {rng.choice(w.SHOPS)} {k} {boxes} "
-        f"{_by(box_gender, 'ورتا', 'ورتيون')}. هر {box} ۾ {n} {things} {_by(gender, 'هئا', 'هيون')}. "
-        f"ڪل {_by(gender, 'ڪيترا', 'ڪيتريون')} {things} {_by(gender, 'ٿيا', 'ٿيون')}؟"
+        f"{by(box_gender, 'ورتا', 'ورتيون')}. هر {box} ۾ {n} {things} {by(gender, 'هئا', 'هيون')}. "
+        f"ڪل {by(gender, 'ڪيترا', 'ڪيتريون')} {things} {by(gender, 'ٿيا', 'ٿيون')}؟"
     )
     return _worked(rng, text, [(f"{k} × {n}", k * n)], things)
 
@@ -128,8 +124,8 @@ def _share(rng: random.Random) -> Item:
     k, n = rng.randint(2, 9), rng.randint(2, 10)
     text = (
         f"{rng.choice(w.WHEN_PAST)} {rng.choice(w.SPEAKERS)} {rng.choice(w.PLACES)} {k * n} {things} {k} {several} ۾ برابر "
-        f"{_by(gender, 'ورهايا', 'ورهايون')}. "
-        f"هر {one} کي {_by(gender, 'ڪيترا', 'ڪيتريون')} {things} {_by(gender, 'مليا', 'مليون')}؟"
+        f"{by(gender, 'ورهايا', 'ورهايون')}. "
+        f"هر {one} کي {by(gender, 'ڪيترا', 'ڪيتريون')} {things} {by(gender, 'مليا', 'مليون')}؟"
     )
     return _worked(rng, text, [(f"{k * n} ÷ {k}", n)], things)
 
@@ -138,7 +134,7 @@ def _price(rng: random.Random) -> Item:
     (thing, things, gender), name = rng.choice(w.THINGS), rng.choice(w.NAMES)
     n, price = rng.randint(2, 9), rng.choice((5, 10, 20, 30, 40, 50))
     text = (
-        f"{rng.choice(w.WHEN_PAST)} {name} {rng.choice(w.SHOPS)} {n} {things} {_by(gender, 'ورتا', 'ورتيون')}. "
+        f"{rng.choice(w.WHEN_PAST)} {name} {rng.choice(w.SHOPS)} {n} {things} {by(gender, 'ورتا', 'ورتيون')}. "
         f"هر {thing} جي قيمت {price} روپيا هئي. {name} ڪل ڪيترا روپيا ڏنا؟"
     )
     return _worked(rng, text, [(f"{n} × {price}", n * price)], "روپيا")
@@ -160,8 +156,8 @@ def _age(rng: random.Random) -> Item:
     a, b, c = rng.randint(6, 30), rng.randint(2, 9), rng.randint(2, 7)
     sex, other = ("f" if name in w.FEMALE else "m" for name in (second, third))
     text = (
-        f"{first} جي عمر {a} سال آهي. {second} {first} کان {b} سال {_by(sex, 'وڏو', 'وڏي')} آهي "
-        f"۽ {third} {second} کان {c} سال {_by(other, 'ننڍو', 'ننڍي')} آهي. {third} جي عمر ڪيتري آهي؟"
+        f"{first} جي عمر {a} سال آهي. {second} {first} کان {b} سال {by(sex, 'وڏو', 'وڏي')} آهي "
+        f"۽ {third} {second} کان {c} سال {by(other, 'ننڍو', 'ننڍي')} آهي. {third} جي عمر ڪيتري آهي؟"
     )
     return _worked(rng, text, [(f"{a} + {b}", a + b), (f"{a + b} - {c}", a + b - c)], "سال")
 
@@ -196,7 +192,7 @@ def _question_answering(rng: random.Random) -> Item:
     instruction = rng.choice((
         f"{when} {name} {place} {rng.choice(w.RECEIVERS)} کان پڇيو ته {question}. {ask}",
         f"{city} جي {quiz} ۾ {when} {name} کان هي سوال پڇيو ويو: {question}؟ {ask}",
-        f"{name} {city} جي {quiz} جي تياري ڪري {_by(sex, 'رهيو', 'رهي')} آهي. کيس ٻڌايو ته {question}. {ask}",
+        f"{name} {city} جي {quiz} جي تياري ڪري {by(sex, 'رهيو', 'رهي')} آهي. کيس ٻڌايو ته {question}. {ask}",
         f"{rng.choice(w.DAYS)} جي ڏينهن {other} {city} مان لکي پڇيو: {question}؟ {ask}",
     ))  # fmt: skip
     return Item(instruction, "", answer.format(right), right, {"wrong_fact": answer.format(wrong)})
@@ -211,7 +207,7 @@ def _translation(rng: random.Random) -> Item:
     (time, other_time), (place, other_place) = rng.sample(w.HABITS, 2), rng.sample(w.WHERE, 2)
 
     def sindhi(when: str, where: str) -> str:
-        return f"{subject[1]} {when} {where} {_by(subject[2], f'{done}و', f'{done}ي')} آهي، {clause[1]}."
+        return f"{subject[1]} {when} {where} {by(subject[2], f'{done}و', f'{done}ي')} آهي، {clause[1]}."
 
     def english(when: str, where: str) -> str:
         return f"{subject[0]} {doing} {where} {when}, {clause[0]}."

@@ -1,13 +1,13 @@
 """Questions with choices for the offline teacher: the options that stand beside a right answer, and how both are written.
 
 Options come by kind: what is of the right answer's kind and stands in its row is another answer, a wrong one, to every
-fact of offline_words.py with that right answer. Not a source of facts.
+fact of offline/words.py with that right answer. Not a source of facts.
 """
 
 import random
 from collections.abc import Sequence
 
-from data_gen.offline_words import lines, row
+from data_gen.offline.words import lines, row
 
 LETTERS = ("الف", "ب", "ج", "د")
 OUTSIDE = ("ہ", "و")  # the next letters of the row: never offered

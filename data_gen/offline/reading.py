@@ -1,6 +1,6 @@
 """Items of the offline teacher with a text to work on: a question about a passage, and a piece of news to sum up.
 
-Templates and word lists, no model; the pieces are in offline_passages.py. Everything in a passage comes from a slot that a question
+Templates and word lists, no model; the pieces are in offline/passages.py. Everything in a passage comes from a slot that a question
 may ask for, so that the right answer and an unfaithful one are known.
 """
 
@@ -8,10 +8,10 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from data_gen import offline_bilingual as bilingual
-from data_gen import offline_passages as p
-from data_gen import offline_words as w
-from data_gen.offline_grammar import Item
+from data_gen.offline import bilingual
+from data_gen.offline import passages as p
+from data_gen.offline import words as w
+from data_gen.offline.grammar import Item, by, person
 
 
 @dataclass(frozen=True)
@@ -25,16 +25,6 @@ class Asked:
 
 
 Passage = tuple[str, list[Asked]]
-
-
-def by(gender: str, masculine: str, feminine: str) -> str:
-    return feminine if gender == "f" else masculine
-
-
-def person(rng: random.Random) -> tuple[str, str]:
-    """(a name, its gender)."""
-    gender = rng.choice("mf")
-    return rng.choice(w.FEMALE if gender == "f" else w.MALE), gender
 
 
 def other(rng: random.Random, value: str, values: Sequence[str]) -> str:

@@ -1,10 +1,10 @@
 """Facts of the offline teacher about culture: festivals, food, law, geography, crafts, literature of Pakistan and India's Urdu.
 
-Written for this project. Data only: offline_more.py asks about them. Facts of one group have answers of one kind, so that one
+Written for this project. Data only: offline/more.py asks about them. Facts of one group have answers of one kind, so that one
 fact's answer is a wrong one for another.
 """
 
-from data_gen.offline_words import lines, row, table
+from data_gen.offline.words import lines, row, table
 
 
 def _facts(text: str) -> tuple[tuple[str, ...], ...]:

@@ -1,4 +1,4 @@
-"""Word lists of the offline teacher's Sindhi (offline_sindhi.py): people, places, things, facts, clauses. No grammar here.
+"""Word lists of the offline teacher's Sindhi (offline/sindhi.py): people, places, things, facts, clauses. No grammar here.
 
 What is used before a postposition stands in the oblique case ("لاڙڪاڻي" for لاڙڪاڻو), and so do speakers and givers, who are in it
 before a verb of the past. Gender "m" or "f" goes with each noun that something agrees with.

@@ -1,9 +1,9 @@
 """Texts of the offline teacher to read and to sum up, in pieces: words for passages, and news with their gist.
 
-Data only: offline_more.py puts the pieces together. Written for this project; people and small events are made up.
+Data only: offline/more.py puts the pieces together. Written for this project; people and small events are made up.
 """
 
-from data_gen.offline_words import lines, row, table
+from data_gen.offline.words import lines, row, table
 
 # --- reading comprehension
 LONG_AGO = row("پچھلے سال، گزشتہ مہینے، عید سے پہلے، سردیوں میں، رمضان کے آخر میں، گرمیوں میں، دو مہینے پہلے")

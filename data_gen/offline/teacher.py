@@ -2,11 +2,11 @@
 
 Not a language model. It stands in for one where no network is (quickstart, tests): it reads task, language and number of
 items from the prompt's first lines and writes such items by its grammars, some of them wrong at a seeded rate. Asked to judge
-what it wrote, it does, with known errors (offline_judge.py). Which items are wrong stands in the truth file, which tests and
+what it wrote, it does, with known errors (offline/judge.py). Which items are wrong stands in the truth file, which tests and
 reports read, and a server that starts again: it goes on knowing what it sent. It also has OpenAI's Batch API, and fails in many
 ways where it is told to.
 
-    python -m data_gen.offline_teacher --port 8001 --seed 0 --fault_rate 0.05 --truth_file truth.jsonl --faults=cut=0.1
+    python -m data_gen.offline.teacher --port 8001 --seed 0 --fault_rate 0.05 --truth_file truth.jsonl --faults=cut=0.1
 """
 
 import argparse
@@ -21,10 +21,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
-from data_gen import UsageError, offline_faults
-from data_gen.offline_batches import BatchApi
-from data_gen.offline_http import HttpServer, Reply, Request, RequestError, json_reply
-from data_gen.offline_items import (
+from data_gen import UsageError
+from data_gen.offline import faults as offline_faults
+from data_gen.offline.batches import BatchApi
+from data_gen.offline.http import HttpServer, Reply, Request, RequestError, json_reply
+from data_gen.offline.items import (
     HUGE_BYTES,
     TRANSLATED,
     Sent,
@@ -36,8 +37,8 @@ from data_gen.offline_items import (
     write_items,
     write_translated,
 )
-from data_gen.offline_judge import Manners, Memory, distorted, remember, sent_before, translated, verdicts, written
-from data_gen.offline_request import MODEL, Check, Order, parsed, prompt_of, read_prompt, wants_json
+from data_gen.offline.judge import Manners, Memory, distorted, remember, sent_before, translated, verdicts, written
+from data_gen.offline.request import MODEL, Check, Order, parsed, prompt_of, read_prompt, wants_json
 
 Sending = tuple[dict[str, Any], list[Sent]]  # a chat completion, and the items in it
 
@@ -280,7 +281,7 @@ def serve(
 
 def main() -> None:
     about = (__doc__ or "").split("\n\n")[0]
-    parser = argparse.ArgumentParser(prog="python -m data_gen.offline_teacher", description=about)
+    parser = argparse.ArgumentParser(prog="python -m data_gen.offline.teacher", description=about)
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--fault_rate", type=float, default=0.0, help="share of the items that are wrong, 0 to 1")

@@ -2,18 +2,16 @@
 
 An item's answer is right, and what is wrong with its faulty answers is known exactly (`Item.faults`), so that checks
 further down the pipeline can be measured. Each template has at least five independent slots, or the 0.7 novelty filter
-would keep one item a template. Gender and number agree because the word lists (offline_words.py, offline_clauses.py,
-offline_bilingual.py) carry them: `_by` takes the form that goes with the noun.
+would keep one item a template. Gender and number agree because the word lists (offline/words.py, offline/clauses.py,
+offline/bilingual.py) carry them: `by` takes the form that goes with the noun.
 """
 
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from data_gen import offline_bilingual as bilingual
-from data_gen import offline_choices as choices
-from data_gen import offline_clauses as clauses
-from data_gen import offline_words as w
+from data_gen.offline import bilingual, choices, clauses
+from data_gen.offline import words as w
 
 CHOICE_SHARE = 0.2  # of the items of reasoning and question_answering: the answer is one of four options
 ANSWER = "جواب:"  # begins the last line of a reasoned answer
@@ -55,11 +53,12 @@ def spoil(task: str, item: Item, rng: random.Random) -> tuple[str, str]:
     return kind, kinds[kind]
 
 
-def _by(gender: str, masculine: str, feminine: str) -> str:
+def by(gender: str, masculine: str, feminine: str) -> str:
     return feminine if gender == "f" else masculine
 
 
-def _person(rng: random.Random) -> tuple[str, str]:
+def person(rng: random.Random) -> tuple[str, str]:
+    """(a name, its gender)."""
     gender = rng.choice("mf")
     return rng.choice(w.FEMALE if gender == "f" else w.MALE), gender
 
@@ -69,24 +68,24 @@ def _person(rng: random.Random) -> tuple[str, str]:
 
 def _story(rng: random.Random) -> tuple[str, str]:
     """(the request up to the find, the story up to the find)."""
-    (name, gender), place, spot = _person(rng), rng.choice(w.CITIES), rng.choice(w.STORY_SPOTS)
+    (name, gender), place, spot = person(rng), rng.choice(w.CITIES), rng.choice(w.STORY_SPOTS)
     role = rng.choice(w.STORY_ROLES[gender])
     ask = rng.choice((
-        f"{place} {_by(gender, 'کے', 'کی')} {role} {name} کی کہانی لکھیں جسے {spot}",
-        f"ایک کہانی سنائیں۔ {name} {place} {_by(gender, 'کا', 'کی')} {role} ہے، اسے {spot}",
+        f"{place} {by(gender, 'کے', 'کی')} {role} {name} کی کہانی لکھیں جسے {spot}",
+        f"ایک کہانی سنائیں۔ {name} {place} {by(gender, 'کا', 'کی')} {role} ہے، اسے {spot}",
     ))  # fmt: skip
-    lived = _by(gender, f"کا ایک {role} رہتا تھا", f"کی ایک {role} رہتی تھی")
+    lived = by(gender, f"کا ایک {role} رہتا تھا", f"کی ایک {role} رہتی تھی")
     return ask, f"{place} میں {name} نام {lived}۔ ایک دن اسے {spot}"
 
 
 def _found_story(rng: random.Random) -> Item:
     ask, opening = _story(rng)
     (thing, gender), virtue = rng.choice(w.LOST_THINGS), rng.choice(w.HONEST)
-    whose = _by(gender, "کسی کا", "کسی کی")
-    instruction = f"{ask} {whose} {thing} {_by(gender, 'ملتا', 'ملتی')} ہے۔ سبق {virtue} ہو۔"
+    whose = by(gender, "کسی کا", "کسی کی")
+    instruction = f"{ask} {whose} {thing} {by(gender, 'ملتا', 'ملتی')} ہے۔ سبق {virtue} ہو۔"
     output = (
-        f"{opening} {whose} {thing} {_by(gender, 'ملا', 'ملی')}۔ "
-        f"اس نے مالک کو تلاش کیا اور {thing} اسے لوٹا {_by(gender, 'دیا', 'دی')}۔ "
+        f"{opening} {whose} {thing} {by(gender, 'ملا', 'ملی')}۔ "
+        f"اس نے مالک کو تلاش کیا اور {thing} اسے لوٹا {by(gender, 'دیا', 'دی')}۔ "
         f"مالک نے بہت دعا دی۔ سچ ہے کہ {virtue} سب سے بڑی دولت ہے۔"
     )
     return Item(instruction, "", output, None)
@@ -95,10 +94,10 @@ def _found_story(rng: random.Random) -> Item:
 def _kind_story(rng: random.Random) -> Item:
     ask, opening = _story(rng)
     (animal, gender), virtue = rng.choice(w.NEEDY), rng.choice(w.KIND)
-    instruction = f"{ask} زخمی {animal} {_by(gender, 'ملتا', 'ملتی')} ہے۔ آخر میں {virtue} کی بات ہو۔"
+    instruction = f"{ask} زخمی {animal} {by(gender, 'ملتا', 'ملتی')} ہے۔ آخر میں {virtue} کی بات ہو۔"
     output = (
-        f"{opening} ایک زخمی {animal} {_by(gender, 'ملا', 'ملی')}۔ اس نے اس کی مرہم پٹی کی اور اسے پانی پلایا۔ "
-        f"چند دن میں {animal} ٹھیک ہو {_by(gender, 'گیا', 'گئی')}۔ سچ ہے کہ {virtue} سب سے بڑی نیکی ہے۔"
+        f"{opening} ایک زخمی {animal} {by(gender, 'ملا', 'ملی')}۔ اس نے اس کی مرہم پٹی کی اور اسے پانی پلایا۔ "
+        f"چند دن میں {animal} ٹھیک ہو {by(gender, 'گیا', 'گئی')}۔ سچ ہے کہ {virtue} سب سے بڑی نیکی ہے۔"
     )
     return Item(instruction, "", output, None)
 
@@ -106,16 +105,16 @@ def _kind_story(rng: random.Random) -> Item:
 def _letter(rng: random.Random) -> Item:
     relative, gender = rng.choice(w.LETTER_TO)
     (topic, news), (wish, closing) = rng.choice(w.LETTER_NEWS), rng.choice(w.LETTER_CLOSINGS)
-    (name, sex), city = _person(rng), rng.choice(w.CITIES)
-    who, wants = _by(gender, "والے", "والی"), _by(sex, "چاہتا", "چاہتی")
+    (name, sex), city = person(rng), rng.choice(w.CITIES)
+    who, wants = by(gender, "والے", "والی"), by(sex, "چاہتا", "چاہتی")
     instruction = rng.choice((
         f"{name} کی طرف سے {city} میں رہنے {who} {relative} کو خط لکھیں۔ {topic} کا ذکر اور آخر میں {wish} ہو۔",
         f"{relative} {city} میں ہیں۔ {name} انہیں {topic} کے بارے میں خط لکھنا {wants} ہے۔ خط کے آخر میں {wish} ہو۔",
         f"ایک خط تیار کریں: {name} کی طرف سے، {city} میں مقیم {relative} کے نام، {topic} کے بارے میں، آخر میں {wish}۔",
     ))  # fmt: skip
     output = (
-        f"{_by(gender, 'پیارے', 'پیاری')} {relative}،\n"
-        f"السلام علیکم! امید ہے آپ خیریت سے {_by(gender, 'ہوں گے', 'ہوں گی')}۔ {news} {closing}\nدعا گو،\n{name}"
+        f"{by(gender, 'پیارے', 'پیاری')} {relative}،\n"
+        f"السلام علیکم! امید ہے آپ خیریت سے {by(gender, 'ہوں گے', 'ہوں گی')}۔ {news} {closing}\nدعا گو،\n{name}"
     )
     return Item(instruction, "", output, None)
 
@@ -202,21 +201,21 @@ def _gain(rng: random.Random) -> Item:
     (_, things, gender), name = rng.choice(w.THINGS), rng.choice(w.NAMES)
     a, b = rng.randint(3, 30), rng.randint(2, 20)
     text = (
-        f"{rng.choice(w.WHEN_PAST)} {name} کے پاس {a} {things} {_by(gender, 'تھے', 'تھیں')}۔ "
-        f"{rng.choice(w.FAMILY)} نے اسے {rng.choice(w.SHOPS)} {b} اور لا کر {_by(gender, 'دیے', 'دیں')}۔ "
-        f"اب {name} کے پاس کل {_by(gender, 'کتنے', 'کتنی')} {things} ہیں؟"
+        f"{rng.choice(w.WHEN_PAST)} {name} کے پاس {a} {things} {by(gender, 'تھے', 'تھیں')}۔ "
+        f"{rng.choice(w.FAMILY)} نے اسے {rng.choice(w.SHOPS)} {b} اور لا کر {by(gender, 'دیے', 'دیں')}۔ "
+        f"اب {name} کے پاس کل {by(gender, 'کتنے', 'کتنی')} {things} ہیں؟"
     )
     return _worked(rng, text, [(f"{a} + {b}", a + b)], things)
 
 
 def _loss(rng: random.Random) -> Item:
-    (_, things, gender), (name, sex) = rng.choice(w.THINGS), _person(rng)
+    (_, things, gender), (name, sex) = rng.choice(w.THINGS), person(rng)
     a = rng.randint(6, 30)
     b = rng.randint(2, a - 2)
     text = (
-        f"{rng.choice(w.WHEN_PAST)} {name} {rng.choice(w.SHOPS)} {a} {things} {_by(sex, 'لایا', 'لائی')}۔ "
-        f"ان میں سے {b} اس نے {rng.choice(w.FAMILY)} کو دے {_by(gender, 'دیے', 'دیں')}۔ "
-        f"باقی {_by(gender, 'کتنے', 'کتنی')} {things} رہ {_by(gender, 'گئے', 'گئیں')}؟"
+        f"{rng.choice(w.WHEN_PAST)} {name} {rng.choice(w.SHOPS)} {a} {things} {by(sex, 'لایا', 'لائی')}۔ "
+        f"ان میں سے {b} اس نے {rng.choice(w.FAMILY)} کو دے {by(gender, 'دیے', 'دیں')}۔ "
+        f"باقی {by(gender, 'کتنے', 'کتنی')} {things} رہ {by(gender, 'گئے', 'گئیں')}؟"
     )
     return _worked(rng, text, [(f"{a} - {b}", a - b)], things)
 
@@ -226,9 +225,9 @@ def _boxes(rng: random.Random) -> Item:
     k, n = rng.randint(2, 9), rng.randint(2, 10)
     text = (
         f"{rng.choice(w.WHEN_PAST)} {rng.choice(w.NAMES)} نے {rng.choice(w.SHOPS)} "
-        f"{k} {boxes} {_by(box_gender, 'خریدے', 'خریدیں')}۔ "
-        f"ہر {_by(box_gender, boxes, box)} میں {n} {things} {_by(gender, 'تھے', 'تھیں')}۔ "
-        f"کل {_by(gender, 'کتنے', 'کتنی')} {things} {_by(gender, 'ہوئے', 'ہوئیں')}؟"
+        f"{k} {boxes} {by(box_gender, 'خریدے', 'خریدیں')}۔ "
+        f"ہر {by(box_gender, boxes, box)} میں {n} {things} {by(gender, 'تھے', 'تھیں')}۔ "
+        f"کل {by(gender, 'کتنے', 'کتنی')} {things} {by(gender, 'ہوئے', 'ہوئیں')}؟"
     )
     return _worked(rng, text, [(f"{k} × {n}", k * n)], things)
 
@@ -238,8 +237,8 @@ def _share(rng: random.Random) -> Item:
     k, n = rng.randint(2, 9), rng.randint(2, 10)
     text = (
         f"{rng.choice(w.WHEN_PAST)} {rng.choice(w.FAMILY)} نے {rng.choice(w.PLACES)} "
-        f"{k * n} {things} {k} {several} میں برابر {_by(gender, 'بانٹے', 'بانٹیں')}۔ "
-        f"ہر {one} کو {_by(gender, 'کتنے', 'کتنی')} {things} {_by(gender, 'ملے', 'ملیں')}؟"
+        f"{k * n} {things} {k} {several} میں برابر {by(gender, 'بانٹے', 'بانٹیں')}۔ "
+        f"ہر {one} کو {by(gender, 'کتنے', 'کتنی')} {things} {by(gender, 'ملے', 'ملیں')}؟"
     )
     return _worked(rng, text, [(f"{k * n} ÷ {k}", n)], things)
 
@@ -248,8 +247,8 @@ def _price(rng: random.Random) -> Item:
     (thing, things, gender), name = rng.choice(w.THINGS), rng.choice(w.NAMES)
     n, price = rng.randint(2, 9), rng.choice((5, 10, 20, 30, 40, 50))
     text = (
-        f"{rng.choice(w.WHEN_PAST)} {name} نے {rng.choice(w.SHOPS)} {n} {things} {_by(gender, 'خریدے', 'خریدیں')}۔ "
-        f"ایک {thing} {price} روپے {_by(gender, 'کا تھا', 'کی تھی')}۔ {name} نے کل کتنے روپے دیے؟"
+        f"{rng.choice(w.WHEN_PAST)} {name} نے {rng.choice(w.SHOPS)} {n} {things} {by(gender, 'خریدے', 'خریدیں')}۔ "
+        f"ایک {thing} {price} روپے {by(gender, 'کا تھا', 'کی تھی')}۔ {name} نے کل کتنے روپے دیے؟"
     )
     return _worked(rng, text, [(f"{n} × {price}", n * price)], "روپے")
 
@@ -266,13 +265,13 @@ def _change(rng: random.Random) -> Item:
 
 
 def _age(rng: random.Random) -> Item:
-    (first, _), (second, sex), (third, other) = _person(rng), _person(rng), _person(rng)
+    (first, _), (second, sex), (third, other) = person(rng), person(rng), person(rng)
     if len({first, second, third}) < 3:
         return _age(rng)
     a, b, c = rng.randint(6, 30), rng.randint(2, 9), rng.randint(2, 7)
     text = (
-        f"{first} کی عمر {a} سال ہے۔ {second} {first} سے {b} سال {_by(sex, 'بڑا', 'بڑی')} ہے "
-        f"اور {third} {second} سے {c} سال {_by(other, 'چھوٹا', 'چھوٹی')} ہے۔ {third} کی عمر کتنی ہے؟"
+        f"{first} کی عمر {a} سال ہے۔ {second} {first} سے {b} سال {by(sex, 'بڑا', 'بڑی')} ہے "
+        f"اور {third} {second} سے {c} سال {by(other, 'چھوٹا', 'چھوٹی')} ہے۔ {third} کی عمر کتنی ہے؟"
     )
     return _worked(rng, text, [(f"{a} + {b}", a + b), (f"{a + b} - {c}", a + b - c)], "سال")
 
@@ -291,7 +290,7 @@ def _pattern(rng: random.Random) -> Item:
 def _order(rng: random.Random) -> Item:
     (_, things, gender), (first, second, third) = rng.choice(w.THINGS), rng.sample(w.NAMES, 3)
     most = rng.random() < 0.5
-    did = _by(gender, "جمع کیے", "جمع کیں")
+    did = by(gender, "جمع کیے", "جمع کیں")
     right = first if most else third
     instruction = (
         f"{rng.choice(w.WHEN_PAST)} {first} نے {second} سے زیادہ {things} {did} اور {second} نے {third} سے زیادہ۔ "
@@ -414,7 +413,7 @@ def _classification(rng: random.Random) -> Item:
         f"{question[:-1]} {_offer(labels)}: {source} کے مطابق {first}، جبکہ {second}۔",
         f"{when} {name} نے {other} کو بتایا کہ {first}۔ یہ بھی کہا کہ {second}۔ {asked}",
         f"{source} نے {day} کو دو خبریں دیں: {first}، اور {second}۔ {asked}",
-        f"{name} {rng.choice(w.PLACES)} یہ خبر سن {_by(gender, 'رہا تھا', 'رہی تھی')}: {first} اور {second}۔ {asked}",
+        f"{name} {rng.choice(w.PLACES)} یہ خبر سن {by(gender, 'رہا تھا', 'رہی تھی')}: {first} اور {second}۔ {asked}",
     ))  # fmt: skip
     others = [topic for topic in topics if topic not in labels]
     faults = {

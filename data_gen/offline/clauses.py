@@ -1,10 +1,10 @@
 """Clauses of the offline teacher for classification, sentiment and ethics: whole sentences without a full stop.
 
 Which topic a clause shows, which feeling it expresses and what is wrong with it, the list in which it stands decides.
-Data only: offline_grammar.py puts the clauses into questions.
+Data only: offline/grammar.py puts the clauses into questions.
 """
 
-from data_gen.offline_words import lines, row, table
+from data_gen.offline.words import lines, row, table
 
 # --- classification: clauses that show the topic, each a whole sentence without its full stop
 TOPIC_CLAUSES = {

@@ -4,7 +4,7 @@
     kind_of(faults, seed=0, body=body)             None, or the fault of this very body
 
 Nothing is drawn at random: the server's seed and the request's bytes decide, so a run can be repeated. Faults of the
-transport, and `expire`, come only the first time a body is asked; the content's always. Their texts: offline_items.py.
+transport, and `expire`, come only the first time a body is asked; the content's always. Their texts: offline/items.py.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from data_gen import UsageError
-from data_gen.offline_http import Reply, RequestError, http_date, json_reply
+from data_gen.offline.http import Reply, RequestError, http_date, json_reply
 
 TRANSPORT = {
     "rate_limit": "429 without Retry-After",

@@ -1,7 +1,7 @@
-"""More grammars of the offline teacher: beside the seven tasks of offline_grammar.py those that go further.
+"""More grammars of the offline teacher: beside the seven tasks of offline/grammar.py those that go further.
 
 Templates and word lists, no model. An item's answer is right, and what is wrong with its faulty answers is known. Texts to work on
-are in offline_reading.py; TRANSLATIONS has the Urdu of the English items that are shipped as a sample to translate.
+are in offline/reading.py; TRANSLATIONS has the Urdu of the English items that are shipped as a sample to translate.
 """
 
 import json
@@ -9,13 +9,12 @@ import random
 from collections.abc import Callable
 from importlib import resources
 
-from data_gen import offline_facts as facts
-from data_gen import offline_talk as talk
-from data_gen import offline_varieties as v
-from data_gen import offline_words as w
-from data_gen.offline_essays import ESSAYS, LONG_STYLES
-from data_gen.offline_grammar import Item
-from data_gen.offline_reading import by, near, other, reading_comprehension, summarisation, wrong_language
+from data_gen.offline import facts, talk
+from data_gen.offline import varieties as v
+from data_gen.offline import words as w
+from data_gen.offline.essays import ESSAYS, LONG_STYLES
+from data_gen.offline.grammar import Item, by
+from data_gen.offline.reading import near, other, reading_comprehension, summarisation, wrong_language
 
 MIN_LONG_WORDS = 200  # of a long answer
 MIN_TALK_WORDS = 48  # of a conversation without its first question; some of them are signs of a sum
@@ -44,7 +43,7 @@ TRANSLATIONS = _translations()
 
 
 def _slots(rng: random.Random) -> dict[str, str]:
-    """People, times and places for the sentences of offline_talk.py."""
+    """People, times and places for the sentences of offline/talk.py."""
     name, second = rng.sample(w.NAMES, 2)
     return {
         "name": name,
@@ -267,7 +266,7 @@ def _roman_advice(rng: random.Random) -> Item:
 def _roman_sum(rng: random.Random) -> Item:
     (things, gender), name = rng.choice(v.ROMAN_THINGS), rng.choice(v.ROMAN_MALE + v.ROMAN_FEMALE)
     a, b = rng.randint(5, 40), rng.randint(2, 30)
-    were, gave, how_many = by(gender, "thay", "theen"), by(gender, "diye", "di"), by(gender, "kitne", "kitni")
+    were, gave, how_many = by(gender, "thay", "thin"), by(gender, "diye", "di"), by(gender, "kitne", "kitni")
     giver, place = rng.choice(v.ROMAN_RELATIVES), rng.choice(v.ROMAN_PLACES)
     instruction = (
         f"{_capital(rng.choice(v.ROMAN_WHEN))} {name} ke paas {a} {things} {were}. {_capital(giver)} ne {place} use {b} aur {gave} "

@@ -9,8 +9,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from data_gen.offline_http import RequestError
-from data_gen.offline_items import MAKERS, TRANSLATED, tokens
+from data_gen.offline.http import RequestError
+from data_gen.offline.items import MAKERS, TRANSLATED, tokens
 
 MODEL = "offline-teacher"
 MAX_ITEMS = 500  # in one reply

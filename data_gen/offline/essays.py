@@ -3,7 +3,7 @@
 Data only. A subject's paragraphs stand each for itself, so that one may be left out.
 """
 
-from data_gen.offline_words import lines
+from data_gen.offline.words import lines
 
 
 def paragraphs(text: str) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 Each area has its problems (or questions) and advice that fits every one of them.
 """
 
-from data_gen.offline_words import lines, row, table
+from data_gen.offline.words import lines, row, table
 
 # --- code-mixed: (problems, in the present tense, after "دو دن سے"; advice)
 MIXED = (
