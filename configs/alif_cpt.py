@@ -1,5 +1,6 @@
 """Alif's continued pre-training as its code runs it (arXiv 2510.09051; Training/train_cpt.py of the authors' repository).
 
+    python launch/import_data.py --input=wikimedia/wikipedia --subset=20231101.ur --language=ur --output=WIKIPEDIA_SHARDS
     launch/train.sh --config=configs/alif_cpt.py --config.data.path=WIKIPEDIA_SHARDS --workdir=RUN
 
 Llama-3.1-8B; LoRA r = 128, α = 32, rsLoRA on the seven projections, embeddings and head trained in full; Urdu Wikipedia under

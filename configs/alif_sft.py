@@ -3,6 +3,9 @@
     launch/train.sh --config=configs/alif_sft.py --config.model.init_from=CPT_RUN \
         --config.data.path=URDU_INSTRUCT,URDU_ALPACA,URDU_WSD,ENGLISH_ALPACA,ENGLISH_ORCA --workdir=RUN
 
+URDU_INSTRUCT is the data/ of configs/urdu_instruct.py; the others are imported, for example
+    python launch/import_data.py --input=tatsu-lab/alpaca --language=en --licence=cc-by-nc-4.0 --limit=10400 --output=ENGLISH_ALPACA
+
 The adapter, embeddings and head of the continued pre-training go on (`init_from`); English Alpaca prompt, loss on the full text,
 one example a row, 64 examples a step, two epochs over all sources together. A system message takes the place of Alpaca's first
 sentence, as their OpenOrca rows have it. Where this differs from the published run: as in alif_cpt.py; an answer that passes

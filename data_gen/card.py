@@ -43,7 +43,7 @@ def write_card(directory: str, inputs: CardInputs, records: Callable[[], Iterabl
 
     Raises UsageError where they cannot be written.
     """
-    found = survey(records(), inputs.pack.verbs, int(inputs.recipe.get("seed") or 0))
+    found = survey(records(), inputs.pack.verbs, int(inputs.recipe.get("seed") or 0), inputs.pack.particles)
     texts = {"README.md": readme(inputs, found), "report.html": render(inputs, found)}
     try:
         for name, text in texts.items():

@@ -66,15 +66,17 @@ def _ranked(counts: Counter[str]) -> list[tuple[str, int]]:
     return sorted(counts.items(), key=lambda found: (-found[1], found[0]))
 
 
-def survey(records: Iterable[Record], verbs: Sequence[str], seed: int = 0) -> Survey:
-    """Goes through the records once. `verbs` are a language's imperative forms ("لکھیں", "کر دیں")."""
+def survey(records: Iterable[Record], verbs: Sequence[str], seed: int = 0, particles: Sequence[str] = ()) -> Survey:
+    """Goes through the records once. `verbs` are a language's imperative forms ("لکھیں", "لکھ دیں"), `particles` words that are no
+    verb's object ("میں", "بھی").
+    """
     found = Survey()
     forms = {tuple(tokens(verb)): verb for verb in verbs}
     for record in records:
         task = found.tasks.setdefault(record.task, TaskSurvey())
         task.sides[side_of(record)] += 1
         found.languages[record.language] += 1
-        _measure(found, task, record, forms)
+        _measure(found, task, record, forms, frozenset(particles))
         _score(found, record)
         _keep_sample(task, record, seed)
     return found
@@ -90,7 +92,7 @@ def said_by(record: Record, role: str) -> list[str]:
     return [message["content"] for message in record.messages or () if message["role"] == role]
 
 
-def _measure(found: Survey, task: TaskSurvey, record: Record, forms: Verbs) -> None:
+def _measure(found: Survey, task: TaskSurvey, record: Record, forms: Verbs, particles: frozenset[str]) -> None:
     if record.text is not None:
         found.features.add("text")
         task.answer_words[len(tokens(record.text))] += 1
@@ -101,7 +103,8 @@ def _measure(found: Survey, task: TaskSurvey, record: Record, forms: Verbs) -> N
     task.answer_words.update(len(tokens(answer)) for answer in answers)
     if questions:
         task.instruction_words[len(tokens(questions[0]))] += 1
-        _count_pair(found, verb_object(tokens(questions[0].partition("\n\n")[0]), forms))
+        asked = [word for word in tokens(questions[0].partition("\n\n")[0]) if word not in particles]
+        _count_pair(found, verb_object(asked, forms))
 
 
 def verb_object(words: Sequence[str], forms: Verbs) -> tuple[str, str] | None:

@@ -221,6 +221,13 @@ def test_verb_and_object() -> None:
         assert verb_object(tokens(text), forms) == pair
 
 
+def test_particles_are_no_objects() -> None:
+    said = ({"role": "user", "content": "بارش پر کہانی بھی لکھیں۔"}, {"role": "assistant", "content": "بارش ہوئی۔"})
+    records = [Record("a", "self_instruct", "generation", "ur", {}, messages=said)]
+    assert list(survey(records, ("لکھیں",)).pairs) == [("لکھیں", "بھی")]
+    assert list(survey(records, ("لکھیں",), particles=("بھی",)).pairs) == [("لکھیں", "کہانی")]
+
+
 def test_a_survey_does_not_depend_on_the_order_and_keeps_a_few_records() -> None:
     records = made(40)
     shuffled = random.Random(1).sample(records, len(records))

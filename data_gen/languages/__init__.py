@@ -50,9 +50,9 @@ class Pack:
     too.
 
     `lingua` is the ISO 639-1 code that lingua has for it ("" for none), `neighbours` what it may be taken for; `glotlid` is
-    GlotLID's label. `foreign_letters` are letters of its script that it never writes: they mean a neighbour.
-    `answer_mark` begins the last line of a reasoned answer; `choice_letters` name the options of a question with
-    choices; `verbs` are common imperative forms, for the report; `prompt` fills the placeholders of the prompts.
+    GlotLID's label. `foreign_letters` are letters of its script that it never writes: they mean a neighbour. `answer_mark` begins
+    the last line of a reasoned answer; `choice_letters` name the options of a question with choices; `verbs` are common imperative
+    forms and `particles` words before them that are no object, for the report; `prompt` fills the placeholders of the prompts.
     """
 
     code: str
@@ -69,6 +69,7 @@ class Pack:
     answer_mark: str
     choice_letters: tuple[str, ...]
     verbs: tuple[str, ...]
+    particles: tuple[str, ...]
     prompt: Mapping[str, str]
     patterns: Patterns
     varieties: Mapping[str, Variety]
@@ -103,12 +104,12 @@ def load_pack(code: str, root: Traversable | None = None) -> Pack:
 def _read(code: str, folder: Traversable, table: dict[str, Any]) -> Pack:
     own = {"code", "folder", "normalise"}
     wanted = {field.name for field in fields(Pack)} - own | {"letters"}
-    optional = {"foreign_letters", "letters", "varieties", "neighbours", "verbs"}
+    optional = {"foreign_letters", "letters", "varieties", "neighbours", "verbs", "particles"}
     if unknown := table.keys() - wanted:
         raise ValueError(f"unknown key {min(unknown)!r}; there are {', '.join(sorted(wanted))}")
     if missing := wanted - optional - table.keys():
         raise ValueError(f"the key {min(missing)!r} is missing")
-    lists: dict[str, Any] = {name: tuple(table.pop(name, ())) for name in ("neighbours", "choice_letters", "verbs")}
+    lists: dict[str, Any] = {name: tuple(table.pop(name, ())) for name in ("neighbours", "choice_letters", "verbs", "particles")}
     varieties = {
         code: Variety(table["name"], table["script"], table["prompt"]["standard"]),
         ENGLISH: Variety("English", "Latin", "plain correct English"),
