@@ -5,6 +5,7 @@ reason. Which task has which stands in its task.toml; what must be asked of a te
 import ast
 from collections.abc import Callable
 from fractions import Fraction
+from functools import lru_cache
 
 import regex
 
@@ -17,10 +18,10 @@ MAX_CHOICE_WORDS = 15  # of an answer that is a choice and nothing else
 LATIN_LETTERS = ("A", "B", "C", "D", "E")
 _BRACKETS = regex.compile(r"\(([^()]*)\)")
 _NUMBER = r"\d[\d,]*(?:\.\d+)?"
-# Numbers and signs around at least one "="; not the tail of something with an unknown ("2x + 3 = 7").
-_SIDE = rf"\(*\s*-?\s*{_NUMBER}%?(?:[\s()]*[-+*/×÷−][\s()]*{_NUMBER}%?)*\s*\)*"
-_EQUATION = regex.compile(rf"(?<![\w\p{{L}}.,])(?<![-+*/×÷−=^]\s*)({_SIDE}(?:\s*=\s*{_SIDE})+)(?![\w\p{{L}}^]|\s*[-+*/×÷−=^])")
+_RUN = regex.compile(r"[\d.,()%+\-*/×÷−= \t]+")  # what an equation of plain numbers is made of
+_OPERATOR = regex.compile(r"[+*/×÷=^]|[-−]\s")
 _ALONE = regex.compile(rf"(?<![\d.])-?{_NUMBER}(?![\d])")
+_PERCENT, _LEADING_ZEROS = regex.compile(r"(\d)\s*%"), regex.compile(r"(?<![\d.])0+(?=\d)")
 _SIGNS = str.maketrans({"×": "*", "÷": "/", "−": "-", ",": None})
 MAX_EXPRESSION = 200  # letters
 
@@ -45,8 +46,7 @@ def _value(expression: str) -> Fraction:
     """The value of numbers and signs, as school has it: "3 × 60 + 1" → 181. Raises ValueError for what is none."""
     if len(expression) > MAX_EXPRESSION:
         raise ValueError("too long")
-    plain = regex.sub(r"(\d)\s*%", r"\1/100", expression.translate(_SIGNS))
-    plain = regex.sub(r"(?<![\d.])0+(?=\d)", "", plain)
+    plain = _LEADING_ZEROS.sub("", _PERCENT.sub(r"\1/100", expression.translate(_SIGNS)))
     try:
         return _folded(ast.parse(plain.strip(), mode="eval").body, plain.strip())
     except (SyntaxError, ZeroDivisionError) as error:
@@ -80,16 +80,23 @@ def _same(left: Fraction, right: Fraction, written: str) -> bool:
 
 
 def equations(text: str) -> list[tuple[list[str], bool]]:
-    """(its sides, whether it is right) of each equation of plain numbers: "3 + 4 = 8" → [(["3 + 4", "8"], False)]."""
+    """(its sides, whether it is right) of each equation of plain numbers: "3 + 4 = 8" → [(["3 + 4", "8"], False)].
+
+    What has an unknown in it ("2x + 3 = 7"), or no value, is none.
+    """
     found = []
-    for run in _EQUATION.findall(fold_digits(text)):
-        sides = [side.strip() for side in run.split("=")]
-        try:
-            values = [_value(side) for side in sides]
-        except ValueError:
-            continue  # brackets that do not match, a division by nothing: not a sum that can be wrong
-        right = all(_same(a, b, side) for a, b, side in zip(values, values[1:], sides[1:], strict=False))
-        found.append((sides, right))
+    for line in fold_digits(text).split("\n") if "=" in text else ():
+        for run in _RUN.finditer(line):
+            plain = run[0].strip(" \t.,")
+            if "=" not in plain or _OPERATOR.match(plain) or line[run.end() : run.end() + 1].isalpha() and run[0][-1].isdigit():
+                continue
+            sides = [side.strip() for side in plain.split("=")]
+            try:
+                values = [_value(side) for side in sides]
+            except ValueError:
+                continue  # no value: nothing on a side, brackets that do not match, a division by nothing
+            right = all(_same(a, b, side) for a, b, side in zip(values, values[1:], sides[1:], strict=False))
+            found.append((sides, right))
     return found
 
 
@@ -122,11 +129,18 @@ def arithmetic(item: Item, task: Task) -> str | None:
 def choices(item: Item, task: Task) -> dict[str, str]:
     """The options of a question by letter: "… (الف) کراچی (ب) لاہور" → {"الف": "کراچی", "ب": "لاہور"}; {} if there are none."""
     text = f"{item.instruction}\n{item.input}"
+    if text.count(")") < 2:
+        return {}
     for letters in (task.pack.choice_letters, LATIN_LETTERS):
-        parts = regex.split(rf"\(?\b({'|'.join(map(regex.escape, letters))})\)", text)
+        parts = _option(letters).split(text)
         if len(parts) > 4:
             return dict(zip(parts[1::2], (part.strip(" \n،,.۔؟?") for part in parts[2::2]), strict=True))
     return {}
+
+
+@lru_cache
+def _option(letters: tuple[str, ...]) -> regex.Pattern[str]:
+    return regex.compile(rf"\(?\b({'|'.join(map(regex.escape, letters))})\)")
 
 
 def chosen(answer: str, offered: dict[str, str]) -> tuple[str, str]:
