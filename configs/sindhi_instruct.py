@@ -22,7 +22,7 @@ lingua knows no Sindhi; with a GlotLID model file, --config.language_id=true --c
 from data_gen.self_instruct import ChecksConfig, SelfInstructConfig, Targets, TeacherConfig
 
 
-def get_config() -> SelfInstructConfig:
+def get_config(arg: str = "") -> SelfInstructConfig:
     n = 40
     return SelfInstructConfig(
         language="sd",

@@ -44,5 +44,5 @@ def more(config: SelfInstructConfig) -> SelfInstructConfig:
     targets.reading_comprehension, targets.summarisation = 3_000, 2_000
     targets.conversation, targets.long_answer, targets.culture = 3_000, 2_000, 3_000
     targets.code_mixed, targets.roman, targets.helpful_refusal = 1_500, 2_000, 1_500
-    targets.translated, config.translate = 50, "sample"
+    targets.translated, config.translate = 40, "sample"
     return config

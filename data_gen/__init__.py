@@ -1,7 +1,7 @@
 """data_gen: makes instruction data with a teacher model. It writes TFRecord shards and knows nothing of training.
 
 One seed on its way to a shard, file by file:
-  languages/<code>/pack.toml, <task>/seeds.jsonl;  tasks/<task>/prompt.txt, task.toml
+  languages/<code>/pack.toml, <task>/seeds.jsonl;  tasks/<task>/prompt.txt, task.toml;  seeds.py reads them
   planner.py     which request is asked next, from which seeds and earlier items;  prompt.py writes its text
   engine.py      keeps requests on their way;  journal.py writes each down before it is sent
   teacher.py     sends it (endpoint.py: one call; account.py, limits.py: what may be spent and sent);  batch.py: in batches

@@ -11,20 +11,18 @@ from dataclasses import asdict, dataclass, field
 from math import ceil
 from typing import Any
 
-from data_gen.checks import check_reason
+from data_gen.checks import check_reason, check_scores
 from data_gen.config import SelfInstructConfig
 from data_gen.contamination import contaminated
 from data_gen.dedup import Match, NearPool, RougePool
 from data_gen.filters import reject_reason
-from data_gen.journal import ACCEPTED, Journal, Request
+from data_gen.journal import ACCEPTED, WAITING, Journal, Request
 from data_gen.judging import AGAIN, Question, Verdict, left_out, questions, read_answers, verdict
 from data_gen.language_id import Identifier, wrong_language
-from data_gen.prompt import SIDES
-from data_gen.record import Item, answer_text, canonical_json, item_messages, record_id
+from data_gen.record import SIDES, Item, answer_text, canonical_json, item_messages, record_id
 from data_gen.task import Task
 
 TARGET_REACHED = "target_reached"
-UNCHECKED = "unchecked"
 ANSWER_WORDS = 20  # a shorter answer, a label or a fact in one sentence, may rightly come again
 REASONS = (
     TARGET_REACHED, "malformed", "malformed_turns", "truncated", "language_id", "contaminated", "similar", "similar_answer",
@@ -84,11 +82,14 @@ def whole_text(item: Item) -> str:
 
 @dataclass(frozen=True)
 class Settled:
-    """What the items of one reply came to: the cell it was for, where the accepted ones are, how many had which outcome."""
+    """What the items of one reply came to: the cell it was for, where the accepted ones are, how many had which outcome, and of
+    the accepted ones which language.
+    """
 
     cell: Cell
     places: list[Place]
     outcomes: Counter[str]
+    languages: Counter[str]
 
 
 @dataclass
@@ -128,9 +129,15 @@ class Acceptance:
     pending: dict[int, Pending] = field(default_factory=dict)  # by the number of the request that gave the items
 
     def judge(
-        self, request: Request, parsed: Sequence[tuple[Item, str | None]], meta: Mapping[str, Any], originals: Sequence[Item] = ()
+        self,
+        request: Request,
+        parsed: Sequence[tuple[Item, str | None]],
+        meta: Mapping[str, Any],
+        originals: Sequence[tuple[str, Item]] = (),
     ) -> Settled | None:
-        """Takes the items of a reply in order. None: questions about them are open now, in `pending`."""
+        """Takes the items of a reply in order; `originals` are the English ones (with their ids) that they translate. None:
+        questions about them are open now, in `pending`.
+        """
         cell = (request.about["task"], request.about["side"])
         task, rows, outcomes = self.tasks[cell[0]], list[tuple[str, str, str]](), Counter[str]()
         items, metas = dict[int, Item](), dict[int, dict[str, Any]]()
@@ -139,15 +146,16 @@ class Acceptance:
             why = {"rouge": round(match.score, 4), "nearest": match.nearest} if match else {}
             if reason is None:
                 item_id = record_id(item_messages(item))
-                items[number], metas[number] = item, {"id": item_id, "meta": {**meta, **why}}
+                of = {"translates": originals[number][0]} if originals else {}
+                items[number], metas[number] = item, {"id": item_id, "meta": {**meta, **of, **why}}
                 self.pools.add(item_id, item, cell[1])
                 self.waiting[cell] += 1
                 self.by_language[cell, item.language] += 1
             else:
                 outcomes[reason] += 1
-            rows.append(self._row(item, reason or UNCHECKED, request, cell[1], why))
+            rows.append(self._row(item, reason or WAITING, request, cell[1], why))
         self.journal.keep_items(request.idx, rows)
-        originals_of = {number: whole_lines(originals[number]) for number in items} if originals else {}
+        originals_of = {number: whole_lines(originals[number][1]) for number in items} if originals else {}
         pending = Pending(request, cell, items, metas, originals_of, questions(task, items, self.config), outcomes)
         if pending.questions:
             self.pending[request.idx] = pending
@@ -166,9 +174,13 @@ class Acceptance:
             return "contaminated", None
         if self.total[cell] + self.waiting[cell] >= self.goals.get(cell, 0):
             return TARGET_REACHED, None
-        if task.rules.balance == "language" and self.by_language[cell, item.language] >= ceil(self.goals[cell] / 2):
+        if task.rules.balance == "language" and self.by_language[cell, item.language] >= self.part(cell):
             return "balance_reached", None
         return self.pools.refusal(item, cell[1])
+
+    def part(self, cell: Cell) -> int:
+        """Of a cell's goal that of each of its two languages."""
+        return ceil(self.goals[cell] / 2)
 
     def answer(self, request: Request, reply: str | None) -> tuple[Settled | None, Question | None]:
         """Takes the reply to a question (None: there is none). Returns what the items came to, unless other questions about them
@@ -176,11 +188,12 @@ class Acceptance:
         """
         pending = self.pending.get(request.about["of"])
         asked = (request.about["check"], request.about["sample"])
-        if pending is None or all((one.check, one.sample) != asked for one in pending.questions):
-            return None, None  # asked when other filters let other items through
-        question = Question(*asked, tuple(request.about["numbers"]))
-        pending.answers[asked] = read_answers(question, reply)
-        again = left_out(question, pending.answers[asked]) if reply is not None else None
+        own = next((one for one in pending.questions if (one.check, one.sample) == asked), None) if pending else None
+        if pending is None or own is None:
+            return None, None  # asked when other checks were on
+        # What was asked may be about other items: other filters let them through then.
+        pending.answers[asked] = read_answers(Question(*asked, tuple(request.about["numbers"])), reply)
+        again = left_out(own, pending.answers[asked]) if reply is not None else None
         if again:
             pending.questions.append(again)
         return None if pending.open() else self.settle(request.about["of"]), again
@@ -190,7 +203,7 @@ class Acceptance:
         return self._settle(self.pending.pop(idx))
 
     def _settle(self, pending: Pending) -> Settled:
-        cell, idx, places = pending.cell, pending.request.idx, list[Place]()
+        cell, idx, places, languages = pending.cell, pending.request.idx, list[Place](), Counter[str]()
         rows = list[tuple[int, str, str]]()
         for number, item in pending.items.items():
             scores, reason = self._verdicts(pending, number)
@@ -200,6 +213,7 @@ class Acceptance:
             fields["meta"] |= {"scores": scores} if scores else {}
             if reason is None:
                 places.append((idx, number))
+                languages[item.language] += 1
                 rows.append((number, ACCEPTED, canonical_json({**fields, **asdict(item)})))
             else:
                 self.by_language[cell, item.language] -= 1
@@ -209,12 +223,12 @@ class Acceptance:
         self.rejected += pending.outcomes
         del self.rejected[ACCEPTED]
         self.total[cell] += len(places)
-        return Settled(cell, places, pending.outcomes)
+        return Settled(cell, places, pending.outcomes, languages)
 
     def _verdicts(self, pending: Pending, number: int) -> tuple[dict[str, float], str | None]:
         """(scores by check, the first check's reason against the item)."""
         item, task = pending.items[number], self.tasks[pending.cell[0]]
-        scores, reasons = dict[str, float](), list[str]()
+        scores, reasons = check_scores(item, task), list[str]()
         for check in task.rules.checks:
             asked = [one.sample for one in pending.questions if one.check == check and number in one.numbers]
             if asked:

@@ -14,16 +14,14 @@ from html import escape
 from typing import Any, TextIO
 
 from data_gen import UsageError
-from data_gen.card_facts import CHECKS, REASONS, CardInputs, checks_on
+from data_gen.card_facts import CHECKS, REASONS, CardInputs
 from data_gen.charts import is_own
 from data_gen.readable import dollars, duration, percent
 from data_gen.readable import tokens as tokens_said
-from data_gen.record import Record, canonical_json
+from data_gen.record import SIDES, Record, canonical_json
 from data_gen.report import language_counts, render
 from data_gen.survey import Survey, quantile, side_of, survey
 
-__all__ = ["CHECKS", "REASONS", "CardInputs", "checks_on", "write_card", "write_jsonl"]
-SIDES = ("train", "heldout")
 SHOWN_LETTERS = 600  # of a sample's turn
 EXAMPLES = 4  # tasks of which the card shows an item
 HUB_LICENCE = re.compile(r"[a-z0-9]+(?:[.-][a-z0-9]+)*")  # cc-by-4.0, apache-2.0, unknown

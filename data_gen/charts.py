@@ -1,5 +1,6 @@
-"""The parts that the report is drawn with: palette, style sheet, histograms in SVG, bars, and text in its own direction. HTML in
-strings; every text that comes in is escaped here. Nothing is counted and no file is written.
+"""The parts that the report is drawn with: palette, style sheet, histograms in SVG, bars; and text in its own direction and type,
+which the review page has from here too. HTML in strings; every text that comes in is escaped here. Nothing is counted and no file
+is written.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,9 +21,11 @@ DARK = {
     "ground": "#11151a", "surface": "#1a2027", "asked": "#1c2f28", "said": "#2a2620", "ink": "#e9ebee", "muted": "#a6b0bd",
     "line": "#333c46", "first": "#3fb984", "second": "#ee9560", "third": "#7fb0e6",
 }  # fmt: skip
-# Urdu is read in Nastaliq, whose lines slope and need room; other languages of the script are read in Naskh.
+# Urdu is read in Nastaliq, whose lines slope and need room; other languages of the script are read in Naskh. The fonts are free
+# or come with a system.
 NASTALIQ = "'Noto Nastaliq Urdu','Jameel Noori Nastaleeq','Urdu Typesetting','Noto Naskh Arabic',serif"
-NASKH = "'Noto Naskh Arabic','Noto Sans Arabic','Segoe UI','Geeza Pro',serif"
+NASKH = "'Noto Naskh Arabic','MB Lateefi','Scheherazade New','Noto Sans Arabic','Segoe UI','Geeza Pro',serif"
+SANS = "system-ui,-apple-system,'Segoe UI',Roboto,'Noto Sans',sans-serif"  # of English
 IN_NASTALIQ = ("ur", "ks", "pnb", "skr")
 OWN_SHARE = 0.3  # of the letters: one long English name does not turn a line round
 
@@ -35,7 +38,7 @@ _LATIN = regex.compile(rf"\p{{Script=Latin}}(?:(?:{_INSIDE}|{_PAIR})*(?:[\p{{Scr
 _CSS = """
 *{box-sizing:border-box}
 body{margin:0;background:var(--ground);color:var(--ink);
-font:16px/1.55 system-ui,-apple-system,'Segoe UI',Roboto,'Noto Sans',sans-serif}
+font:16px/1.55 SANS}
 main{max-width:70rem;margin:0 auto;padding:1.5rem 1.25rem 4rem}
 header{border-bottom:3px solid var(--first);padding-bottom:1rem}
 h1{font-size:1.9rem;line-height:1.25;margin:.5rem 0;overflow-wrap:anywhere}
@@ -95,7 +98,7 @@ pre{white-space:pre-wrap;margin:.5rem 0}
 .turn p{margin:.1rem 0;overflow-wrap:anywhere}
 .turn .who{font:.75rem/1.6 system-ui,sans-serif;color:var(--muted);margin:0}
 .turn[dir=rtl] p.sum{text-align:right}
-p[dir=ltr],bdi[lang=en]{font-family:system-ui,-apple-system,'Segoe UI',Roboto,'Noto Sans',sans-serif;line-height:1.6}
+p[dir=ltr],bdi[lang=en]{font-family:SANS;line-height:1.6}
 bdi[lang=en]{font-size:.92em}
 @media (max-width:34rem){main{padding:1rem .9rem 3rem}h1{font-size:1.5rem}}
 @media print{.turn{max-height:none}.card,.tile{break-inside:avoid}}
@@ -104,10 +107,10 @@ bdi[lang=en]{font-size:.92em}
 
 def style(pack: Pack) -> str:
     """The whole style sheet: light, and dark where the reader's system is."""
-    fonts = f":lang({pack.code}){{{_type(pack)}}}"
+    fonts = f":lang({pack.code}){{{type_of(pack)}}}"
     return (
         f":root{{color-scheme:light dark;{_variables(LIGHT)}}}"
-        f"@media (prefers-color-scheme:dark){{:root{{{_variables(DARK)}}}}}{_CSS}{fonts}"
+        f"@media (prefers-color-scheme:dark){{:root{{{_variables(DARK)}}}}}{_CSS.replace('SANS', SANS)}{fonts}"
     )
 
 
@@ -115,7 +118,8 @@ def _variables(palette: Mapping[str, str]) -> str:
     return ";".join(f"--{name}:{colour}" for name, colour in palette.items())
 
 
-def _type(pack: Pack) -> str:
+def type_of(pack: Pack) -> str:
+    """Font and line height of the language, as CSS."""
     if pack.script != "Arabic":
         return "line-height:1.7"
     if pack.code in IN_NASTALIQ:

@@ -42,19 +42,20 @@ class Targets:
 
 @dataclass(kw_only=True)
 class ChecksConfig:
-    """What is asked about an answer before it is kept, beside what can be computed. 0 or false: not asked, and not paid for."""
+    """What the teacher is asked about an answer before it is kept, beside what can be computed. 0 or false: not asked, and not paid
+    for.
+    """
 
     majority_samples: int = 0  # solutions asked of a reasoning item that has no sums; more than half must agree with its answer
     min_chrf: float = 0.0  # of the translation back with the text it came from, 0 to 100
     ethics: bool = False  # a judge's pass or fail, of tasks about conduct
     min_quality: int = 0  # a judge's mark, 1 to 5
-    model: str = ""  # who is asked, at the same endpoint; "": the teacher
 
 
 @dataclass(kw_only=True)
 class SelfInstructConfig:
-    """What to generate. On a work directory already begun only that may change which changes no request: targets, the novelty
-    filter's threshold, shard size, where the teacher is, what it costs and how hard it is pressed.
+    """What to generate. On a work directory already begun only that may change which changes no request that was made: targets,
+    thresholds and checks, shard size, where the teacher is, what it costs and how hard it is pressed.
     """
 
     seed: int = 0
@@ -114,10 +115,10 @@ class SelfInstructConfig:
         self.teacher.validate()
         self.check_lag(self.pool_lag)
         load_pack(self.language)
-        if bool(self.targets.translated) != bool(self.translate):
+        if self.targets.translated and not self.translate:
             raise UsageError(
-                f"targets.translated is {self.targets.translated} and translate {self.translate!r}: give both, a number of items "
-                "and the JSONL file of English ones, or neither"
+                f"targets.translated is {self.targets.translated} and translate is empty: give the JSONL file of English items, or "
+                "'sample' for those shipped"
             )
         if not any(asdict(self.targets).values()):
             raise UsageError("all targets are 0; set one, for example --config.targets.generation=50")
@@ -127,7 +128,8 @@ class SelfInstructConfig:
         flat = {name: value for name, value in _flat(asdict(self)).items() if name not in _FREE}
         for name in [name for name in flat if name.startswith("targets.")]:
             del flat[name]
-        targets = {f"targets.{name}": count for name, count in self.wanted().items()}
+        wanted = self.wanted()
+        targets = {f"targets.{name}": wanted.get(name, 0) for name in asdict(self.targets)}
         return flat | {f"seeds and prompt of {name}": digest for name, digest in digests.items()}, targets
 
     def check_lag(self, pool_lag: int | None) -> None:

@@ -5,6 +5,7 @@ Only hashes are kept. What counts as a word is data_gen.text.tokens', so spellin
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -17,22 +18,29 @@ from data_gen.text import tokens
 
 WORDS = 13
 SHORTEST = 6  # words of an evaluation text; shorter ones ("ان میں سے کوئی نہیں") come up by themselves
+MANY_ROWS, MOST_ROWS = 10, 0.5  # of a file: a text in more rows than so many, or in so large a part of three or more, is its form
 
 
 def load_ngrams(paths: Sequence[str], n: int = WORDS) -> frozenset[int]:
     """Hashes of all runs of `n` words in the texts of evaluation files; of a text of 6 to n − 1 words its whole.
 
     A text is a string value, however deep: of JSONL and JSON (SQuAD's form too), of the columns of CSV and Parquet, of a line of
-    .txt. Gzipped files, directories and patterns of them, local or behind an fsspec URL. Raises UsageError for a path without
-    such a file, a file that cannot be read whole, and one without a text of 6 words.
+    .txt. A text that many rows of a file share, such as the instruction above each question, is none of it: half of the training
+    data may have it too. A passage to which a few questions belong is one.
+
+    Gzipped files, directories and patterns of them, local or behind an fsspec URL. Raises UsageError for a path without such a
+    file, a file that cannot be read whole, and a path without a text of 6 words. What a file says is in memory while it is read.
     """
     if n < SHORTEST:
         raise UsageError(f"runs of {n} words come up by themselves; give {SHORTEST} at least ({WORDS} is usual)")
     found = set[int]()
     for path in paths:
-        of_path = {hashed for text in _texts(path) for hashed in _ngrams(tokens(text), n)}
+        of_path = {hashed for file in _files(path) for text in _own_texts(file) for hashed in _ngrams(text.split(" "), n)}
         if not of_path:
-            raise UsageError(f"evaluation file {path} has no text of {SHORTEST} words or more, so there is nothing to compare with")
+            raise UsageError(
+                f"evaluation file {path} has no text of {SHORTEST} words or more (beside what many rows share), so there is "
+                "nothing to compare with"
+            )
         found |= of_path
     return frozenset(found)
 
@@ -53,19 +61,33 @@ def _ngrams(words: list[str], n: int) -> list[int]:
     return run_hashes(words, min(n, len(words)))[-1].tolist()
 
 
-def _texts(path: str) -> Iterator[str]:
-    """Every string value of the files that `path` names."""
+def _own_texts(file: str) -> list[str]:
+    """The texts of a file, words with one blank between, without those that many of its rows share."""
+    rows, found = 0, Counter[str]()
+    for row in _rows(file):
+        rows += 1
+        found.update({" ".join(tokens(text)) for text in _strings(row)})
+    return [text for text, count in found.items() if count <= MANY_ROWS and (count < 3 or count < MOST_ROWS * rows)]
+
+
+def _files(path: str) -> list[str]:
     files = find_files(path)
     if not files:
         raise UsageError(f"evaluation file {path}: there is no file that ends in {', '.join(SUFFIXES)} (or in these and .gz)")
-    for file in files:
-        if kind_of(file) == ".json":
-            yield from _strings(_json(file))
-            continue
-        for row in read_rows(file, documents="line"):
-            if row.fault:
-                raise UsageError(f"evaluation file {file}, row {row.number}: {row.fault}; mend it, or nothing is compared with it")
-            yield from _strings(row.columns)
+    return files
+
+
+def _rows(file: str) -> Iterator[Any]:
+    """Rows of a file; of JSON the elements of its list, or of the lists in its object (SQuAD's articles)."""
+    if kind_of(file) == ".json":
+        value = _json(file)
+        for one in value.values() if isinstance(value, dict) else [value]:
+            yield from one if isinstance(one, list) else [one]
+        return
+    for row in read_rows(file, documents="line"):
+        if row.fault:
+            raise UsageError(f"evaluation file {file}, row {row.number}: {row.fault}; mend it, or nothing is compared with it")
+        yield row.columns
 
 
 def _json(path: str) -> Any:
@@ -76,7 +98,7 @@ def _json(path: str) -> Any:
         try:
             return json.loads(text)
         except json.JSONDecodeError:
-            return [json.loads(line) for line in text.splitlines() if line.strip()]
+            return [json.loads(line) for line in text.split("\n") if line.strip()]  # not splitlines(): it would split at U+2028
     except (OSError, EOFError, ValueError) as error:
         raise UsageError(f"evaluation file {path} cannot be read: {error}") from error
 

@@ -11,12 +11,12 @@ from itertools import chain
 from data_gen import UsageError
 from data_gen.acceptance import Acceptance
 from data_gen.account import Account
-from data_gen.card import CardInputs, checks_on, write_card, write_jsonl
+from data_gen.card import write_card, write_jsonl
+from data_gen.card_facts import CardInputs, checks_on
 from data_gen.journal import Journal
 from data_gen.planner import read_record
-from data_gen.prompt import SIDES
-from data_gen.record import Record
-from data_gen.review import OK, WRONG, reviewed, wilson
+from data_gen.record import SIDES, Record
+from data_gen.review import read_by_people, reviewed
 from data_gen.tfrecord import write_shards
 
 
@@ -72,25 +72,12 @@ def write_dataset(
         cost=account.budget.spent if account.price else None,
         command=command,
         checks=checks_on(config, {check for task in tasks.values() for check in task.rules.checks}),
-        reviewed=_read_by_people(journal),
+        reviewed=read_by_people(journal),
     )
     write_card(data_dir, inputs, lambda: chain.from_iterable(splits.values()))
     if jsonl:
         write_jsonl(data_dir, chain.from_iterable(splits.values()))
     return data_dir
-
-
-def _read_by_people(journal: Journal) -> str:
-    """What reviewers found, in a sentence, or ""."""
-    verdicts = [review.verdict for review in journal.reviews()]
-    judged, wrong = verdicts.count(OK) + verdicts.count(WRONG), verdicts.count(WRONG)
-    if not judged:
-        return ""
-    low, high = wilson(wrong, judged)
-    return (
-        f"People read a sample before it was corrected: {wrong} of {judged} items judged were wrong, {wrong / judged:.1%} "
-        f"(95 % interval {low:.1%} to {high:.1%})."
-    )
 
 
 def write_rejects(journal: Journal, workdir: str) -> None:

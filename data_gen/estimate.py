@@ -17,11 +17,12 @@ from math import ceil
 from typing import Any
 
 from data_gen import UsageError
-from data_gen.acceptance import TARGET_REACHED, UNCHECKED, Cell
+from data_gen.acceptance import TARGET_REACHED, Cell
 from data_gen.config import SelfInstructConfig
 from data_gen.endpoint import OFFLINE
-from data_gen.journal import ACCEPTED, DONE, check_same
+from data_gen.journal import ACCEPTED, DONE, WAITING, check_same
 from data_gen.judging import question_body, questions
+from data_gen.languages import ENGLISH
 from data_gen.limits import Usage, token_bound
 from data_gen.planner import cells_of, load_material, request_body
 from data_gen.prompt import example_block
@@ -134,6 +135,9 @@ def estimate(config: SelfInstructConfig, workdir: str | None = None) -> Estimate
     # Of replies that are here a higher target takes what the lower one left.
     lacking = {cell: max(0.0, goal - known.get(cell, _Replies()).acceptable) for cell, goal in goals.items()}
     asked = {cell: ceil(lacking[cell] / one.accepted) for cell, one in expected.items()}
+    for name, side in asked:
+        if tasks[name].rules.source == ENGLISH:  # no more than there are to translate
+            asked[name, side] = min(asked[name, side], ceil(len(sources[side]) / config.items_per_request))
     requests = round(sum(asked[cell] * one.requests for cell, one in expected.items()))
     prompt, completion, bound = (
         round(sum(asked[cell] * getattr(one, kind) for cell, one in expected.items()))
@@ -229,7 +233,7 @@ _CELLS = (
     "json_extract(about, '$.check') IS NULL AS gives FROM request)"
 )
 _COUNTS = f"{_CELLS} SELECT task, side, sum(gives), count(*) FROM cell WHERE status = '{DONE}' GROUP BY task, side"
-_ITEMS = f"""{_CELLS} SELECT task, side, sum(outcome = '{ACCEPTED}'), sum(outcome NOT IN ('{TARGET_REACHED}', '{UNCHECKED}')),
+_ITEMS = f"""{_CELLS} SELECT task, side, sum(outcome = '{ACCEPTED}'), sum(outcome NOT IN ('{TARGET_REACHED}', '{WAITING}')),
 count(*)
 FROM item JOIN cell USING (idx) GROUP BY task, side"""
 # Where an endpoint counts no tokens the journal has the worst case instead, which is no measurement: hence the look into the reply.

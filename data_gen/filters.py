@@ -24,23 +24,31 @@ REASONS = (
 )  # fmt: skip
 MIN_WORDS, MAX_WORDS = 3, 150  # of an instruction; Alif's script has the same upper bound
 MAX_LETTERS = 20_000  # some 4,000 words
+MAX_WORD_LETTERS = 100  # a hash in hexadecimal has 64
 MAX_FOREIGN_WORDS = 0.1  # a name or a title may be in the neighbour's letters
 MIN_REPEAT_TOKENS, MAX_REPEATED_SHARE, MAX_SAME_WORD_RUN = 20, 0.5, 4
 
 _LETTER_OR_QUOTE = regex.compile(r"""[\p{L}\p{N}"'«“‘(]""")
 # Said by a chat model about itself; in no task is it an answer. A pack has the same in its language.
-_BOILER_PLATE = regex.compile(r"as an ai\b|ai language model", regex.IGNORECASE)
+_BOILER_PLATE = regex.compile(
+    r"\b(?:as|i am|i['’]m) an? (?:ai (?:language )?(?:model|assistant|chatbot)|(?:large )?language model|ai(?=[,،.۔]| i\b))",
+    regex.IGNORECASE,
+)
 _REFUSAL = regex.compile(
-    r"^(i['’]?m sorry|i am sorry|sorry|i apologi[sz]e)\b[^.]{0,60}(can(no|['’])t|unable|not able)"
+    r"^(i['’]?m sorry|i am sorry|sorry|i apologi[sz]e)\b[^.]{0,60}(can(no|['’])t|unable|not able)[^.]{0,20}"
+    r"\b(help|assist|provide|answer|fulfil|comply|write|create|generate|do that)"
     r"|^i (can(no|['’])t|am unable to) (help|assist|do|provide|write|answer)",
     regex.IGNORECASE,
 )
-# Pakistan's identity card 5-7-1; telephone +92 or 0 and nine or ten digits; e-mail; IBAN. Examples' own domains are nobody's.
-_PERHAPS_PERSONAL = regex.compile(r"\d{4}|@")  # each of them has one of these
+_DIGITS = regex.compile(r"\D+")
+# Pakistan's identity card 5-7-1 or 13 digits (books begin with 9, round sums end in 0000); telephones of Pakistan, and of India
+# from abroad; e-mail; IBAN. Examples' own domains are nobody's.
+_PERHAPS_PERSONAL = regex.compile(r"\d{4}|@|\+9")  # each of them has one of these
 _PERSONAL = regex.compile(
-    r"(?<!\d)\d{5}-\d{7}-\d(?!\d)"
-    r"|(?<![\d.])(?:\+92|0092|0)[ -]?3\d{2}[ -]?\d{7}(?!\d)|(?<!\d)(?:\+92|0092)[ -]?\d{2,3}[ -]?\d{6,8}(?!\d)"
-    r"|[\w.+-]+@(?!example\.)[\w-]+(?:\.[\w-]+)+"
+    r"(?<!\d)\d{5}[- ]\d{7}[- ]\d(?!\d)|(?<![\d.,-])[1-8](?!\d*0000(?!\d))\d{12}(?!\d)"
+    r"|(?<![\d.])03\d{2}(?:[ -]?\d){7}(?!\d)|(?<!\d)(?:\+|00)9[12](?:[ -]?\d){8,11}(?!\d)"
+    r"|(?<![\d.,-])\(?0(?:\d{2}\)?[ -]\d{3,4}[ -]?\d{4}|\d{3}\)?[ -]\d{6})(?!\d)"
+    r"|(?<![\w.+-])[\w.+-]{1,64}@(?!example\.)[\w-]+(?:\.[\w-]+)+"
     r"|\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){3,7}(?: ?[A-Z0-9]{1,3})?\b"
 )
 
@@ -61,12 +69,14 @@ def answer_language(item: Item, task: Task) -> str:
 
 
 def empty(item: Item, task: Task) -> str | None:
-    return "empty_output" if not item.output.strip() else None
+    """No word and no number: "---" is no answer."""
+    return None if tokens(item.output) else "empty_output"
 
 
 def instruction_length(item: Item, task: Task) -> str | None:
+    """The shortest ask something of their input: "خلاصہ لکھیں"."""
     words = len(tokens(item.instruction))
-    if words < MIN_WORDS:
+    if words < MIN_WORDS and words + len(tokens(item.input)) < MIN_WORDS:
         return "instruction_too_short"
     return "instruction_too_long" if words > MAX_WORDS else None
 
@@ -135,23 +145,38 @@ def _mixed_word(script: str) -> regex.Pattern[str]:
 
 
 def personal_data(item: Item, task: Task) -> str | None:
-    """Numbers of identity cards, telephones and accounts, and addresses of e-mail: perhaps somebody's."""
+    """Numbers of identity cards, telephones and accounts, and addresses of e-mail: perhaps somebody's, if no helpline's."""
     text = f"{item.instruction}\n{item.input}\n{item.output}"
-    return "personal_data" if _PERHAPS_PERSONAL.search(text) and _PERSONAL.search(fold_digits(text)) else None
+    if not _PERHAPS_PERSONAL.search(text):
+        return None
+    found = (_national(match[0]) for match in _PERSONAL.finditer(fold_digits(text)))
+    return "personal_data" if set(found).difference(map(_national, task.pack.helplines)) else None
+
+
+def _national(number: str) -> str:
+    """The digits of a telephone number, without what stands for the country: "+92 311-7786264" → "3117786264"."""
+    return _DIGITS.sub("", number).lstrip("0").removeprefix("92")
 
 
 def refusal(item: Item, task: Task) -> str | None:
-    """Boiler-plate of a chat model anywhere, a refusal at the start; in some tasks an answer may begin by declining."""
+    """Boiler-plate of a chat model anywhere, a refusal at the start; in some tasks an answer may begin by declining, and a
+    translation may say anything.
+    """
     patterns = task.pack.patterns
     if _BOILER_PLATE.search(item.output) or patterns.boiler_plate.search(item.output):
         return "boiler_plate"
-    declines = _REFUSAL.search(item.output) or patterns.refusal.search(item.output)
-    return "refusal" if declines and not task.rules.may_decline else None
+    if task.rules.may_decline or task.rules.balance == "language":
+        return None
+    return "refusal" if _REFUSAL.search(item.output) or patterns.refusal.search(item.output) else None
 
 
 def repeated(item: Item, task: Task) -> str | None:
-    """One word four times running, or (from 20 words on) more than half of the runs of four words seen before."""
+    """One word four times running or without an end, or (from 20 words on) more than half of the runs of four words seen
+    before.
+    """
     words = tokens(answer_text(item))
+    if max(map(len, words), default=0) > MAX_WORD_LETTERS:
+        return "repeated_text"
     run = 1
     for previous, word in zip(words, words[1:], strict=False):
         run = run + 1 if word == previous else 1

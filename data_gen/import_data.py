@@ -25,7 +25,7 @@ from data_gen import UsageError
 from data_gen.import_files import DOCUMENTS, Row, read_rows
 from data_gen.import_formats import AUTO, EMPTY, FAULTY, TURNS, Content, Unusable, content_of, find_format, parse_columns
 from data_gen.languages import load_pack
-from data_gen.record import Record, canonical_json, record_id
+from data_gen.record import SIDES, Record, canonical_json, record_id
 from data_gen.tfrecord import MANIFEST, write_shards
 
 WIKIPEDIA_LICENCE = "CC BY-SA 4.0"
@@ -34,7 +34,6 @@ PEEK = 20  # rows whose columns decide the format
 MAX_FAULTY = 0.01  # of all rows
 _STOP_AT = 1000  # so many faulty ones, if they are too many by then, end the import before the end of the data
 _LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*")
-SPLITS = ("train", "heldout")
 # Licences by their identifiers on the hub, for the head of README.md.
 _HUB_LICENCES = {
     "CC BY-SA 4.0": "cc-by-sa-4.0", "CC BY-SA 3.0": "cc-by-sa-3.0", "CC BY 4.0": "cc-by-4.0", "CC BY-NC 4.0": "cc-by-nc-4.0",
@@ -112,7 +111,7 @@ class Imported:
 
     def __str__(self) -> str:
         lines = [f"rows      {self.rows:,} read as {self.format}"]
-        lines += [f"records   {self.records[split]:,} {split}" for split in SPLITS]
+        lines += [f"records   {self.records[split]:,} {split}" for split in SIDES]
         for kind, count in self.left_out.most_common():
             lines.append(f"left out  {count:,} {kind}" + (f" (first: {self.first[kind]})" if kind in self.first else ""))
         return "\n".join([*lines, f"licence   {self.licence}", f"data      {self.config.output}"])
@@ -223,10 +222,10 @@ def _staged(output: str) -> Iterator[tuple[dict[str, TextIO], sqlite3.Connection
                 ids.execute("CREATE TABLE seen (id INTEGER PRIMARY KEY)")
                 ids.execute("BEGIN")
                 with (
-                    open(os.path.join(place, SPLITS[0]), "w+", encoding="utf-8") as train,
-                    open(os.path.join(place, SPLITS[1]), "w+", encoding="utf-8") as heldout,
+                    open(os.path.join(place, SIDES[0]), "w+", encoding="utf-8") as train,
+                    open(os.path.join(place, SIDES[1]), "w+", encoding="utf-8") as heldout,
                 ):
-                    yield dict(zip(SPLITS, (train, heldout), strict=True)), ids
+                    yield dict(zip(SIDES, (train, heldout), strict=True)), ids
             finally:
                 ids.close()
     except (OSError, sqlite3.OperationalError) as error:
@@ -240,7 +239,7 @@ def _stage(done: Imported, record: Record, files: dict[str, TextIO], ids: sqlite
         done.left_out[DUPLICATE] += 1
         return
     share = int(hashlib.sha256(f"heldout {record.id}".encode()).hexdigest()[:8], 16) / 2**32
-    split = SPLITS[share < done.config.heldout_share]
+    split = SIDES[share < done.config.heldout_share]
     files[split].write(canonical_json(asdict(record)) + "\n")
     done.records[split] += 1
 
@@ -263,7 +262,7 @@ class _Lines:
 
 def _write(done: Imported, files: dict[str, TextIO]) -> None:
     found = {"format": done.format, "licence": done.licence, "rows": done.rows, "left_out": dict(done.left_out)}
-    splits = {split: _Lines(files[split], done.records[split]) for split in SPLITS}
+    splits = {split: _Lines(files[split], done.records[split]) for split in SIDES}
     fs, root = fsspec.core.url_to_fs(done.config.output)
     fs.makedirs(root, exist_ok=True)
     with fs.open(f"{root}/README.md", "w", encoding="utf-8") as file:
@@ -287,7 +286,7 @@ def _readme(done: Imported) -> str:
     config = done.config
     licence = _HUB_LICENCES.get(done.licence, "other")
     named = "" if licence != "other" else f"license_name: {json.dumps(done.licence, ensure_ascii=False)}\n"
-    counts = [("rows read", done.rows), *((f"records, {split}", done.records[split]) for split in SPLITS)]
+    counts = [("rows read", done.rows), *((f"records, {split}", done.records[split]) for split in SIDES)]
     counts += [(f"left out, {kind}: {_MEANINGS[kind]}", count) for kind, count in done.left_out.most_common()]
     normalised = " Look-alike letters were replaced by the language's own." if config.normalise else ""
     return (

@@ -83,12 +83,12 @@ def find_files(path: str) -> list[str]:
     Raises UsageError on a directory with data files of several kinds.
     """
     fs, root = _filesystem(path)
-    if any(c in path for c in "*?["):
-        found = sorted(file for file in fs.glob(root) if kind_of(file))
-    elif fs.isfile(root):
+    if fs.isfile(root):  # first: a name may have brackets
         found = [root] if kind_of(root) else []
     elif fs.isdir(root) and not _is_saved(path):
         found = sorted(file for file in fs.find(root) if kind_of(file) and not posixpath.basename(file).startswith("."))
+    elif any(c in path for c in "*?["):
+        found = sorted(file for file in fs.glob(root) if kind_of(file))
     else:
         found = []
     kinds = sorted({kind_of(file) for file in found})

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from data_gen import UsageError
-from data_gen.record import Item, Message, item_messages
+from data_gen.record import NO_INPUT, Item, Message, item_messages
 
 NEEDS = {
     "messages": ("messages",),
@@ -30,7 +30,6 @@ _ROLES = {
     "system": "system", "human": "user", "user": "user", "prompter": "user", "gpt": "assistant", "assistant": "assistant",
     "chatgpt": "assistant", "bot": "assistant", "model": "assistant",
 }  # fmt: skip
-_NO_INPUT = "<noinput>"
 # Why a row gives no record; FAULTY ones stop the import when they are many.
 FAULTY, EMPTY, TURNS = "faulty", "empty", "turns"
 
@@ -119,7 +118,7 @@ def _alpaca(row: Mapping[str, Any]) -> tuple[Message, ...]:
     for name, text in (("instruction", instruction), ("output", output)):
         if not text.strip():
             raise Unusable(EMPTY, f"{name} is empty")
-    return item_messages(Item("", instruction, "" if given.strip() in ("", _NO_INPUT) else given, output, ""))
+    return item_messages(Item("", instruction, "" if given.strip() in ("", NO_INPUT) else given, output, ""))
 
 
 def _with_system(system: str, messages: tuple[Message, ...]) -> tuple[Message, ...]:

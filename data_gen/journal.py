@@ -49,7 +49,7 @@ CREATE TABLE IF NOT EXISTS review (
 PLANNED, DONE, FAILED = "planned", "done", "failed"
 # Requests that bind: answered, or in a batch that goes on.
 _BEGUN = f"status = '{DONE}' OR idx IN (SELECT idx FROM attempt WHERE batch IS NOT NULL AND ended_at IS NULL)"
-ACCEPTED = "accepted"
+ACCEPTED, WAITING = "accepted", "waiting"  # outcomes of an item that is not rejected; the second, that it is being checked
 COMMIT_S = 0.005  # how long a commit gathers writes
 ROOM_BYTES = 64 << 20  # free on the disk, or nothing more is sent: what is under way must find its place
 ROOM_BYTES_A_REQUEST = 1 << 18
@@ -205,6 +205,10 @@ class Journal:
         """What has been asked for."""
         return {task for (task,) in self._read("SELECT DISTINCT json_extract(about, '$.task') FROM request") if task}
 
+    def checks(self) -> set[str]:
+        """The checks that something was asked for."""
+        return {check for (check,) in self._read("SELECT DISTINCT json_extract(about, '$.check') FROM request") if check}
+
     def set_status(self, idx: int, status: str) -> None:
         """DONE: it has its reply. FAILED: given up for good, the run goes on without its items."""
         self._write("UPDATE request SET status = ? WHERE idx = ?", (status, idx))
@@ -320,8 +324,8 @@ class Journal:
         return self._lines("outcome = ? AND split = ?", (ACCEPTED, split))
 
     def rejected(self) -> Iterator[str]:
-        """The lines of all other items in order."""
-        return self._lines("outcome != ?", (ACCEPTED,))
+        """The lines of the rejected items in order."""
+        return self._lines("outcome NOT IN (?, ?)", (ACCEPTED, WAITING))
 
     def _lines(self, where: str, values: tuple[Any, ...]) -> Iterator[str]:
         with self._disk_errors():

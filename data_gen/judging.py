@@ -15,24 +15,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
-from typing import Any
 
 import regex
 
-from data_gen.checks import choices, chosen, equations, final_answer, numbers
+from data_gen.checks import after_mark, choices, chosen, final_answer, numbers, recomputed
 from data_gen.config import SelfInstructConfig
 from data_gen.languages import ENGLISH
 from data_gen.prompt import build_body, reply_content
 from data_gen.record import Item
 from data_gen.task import Task
-from data_gen.text import fold_digits, tokens
+from data_gen.text import fold_digits, script_share, tokens
 
 REASONS = ("majority_differs", "back_translation_low", "no_source_text", "ethics_failed", "quality_low", "unchecked")
 AGAIN = 100  # more than there are samples
 PROMPT_OF = {"quality": "quality", "ethics": "ethics", "majority": "solve", "back_translation": "back_translate"}
-_BLOCK = regex.compile(r"^[ \t]*#{2,4}[ \t]*(\d+)[ \t.:]*$", regex.MULTILINE)
-_MARK = regex.compile(r"[1-5](?![\d.])")
-_SOURCE = regex.compile(r"^(.*?[:؟?])\s+(\S.*)$", regex.DOTALL)
+_BLOCK = regex.compile(r"^[ \t]*#{2,4}[ \t]*(\d{1,4})[ \t.:]*$", regex.MULTILINE)
+# A whole mark: 4, 4/5 and 4 of 5, but none of 3.5, 0/5, 1-5 and 10.
+_MARK = regex.compile(r"(?<![\d.\-–/]|\bof )[1-5](?!\.?\d|[-–])")
+# A verdict opens a line or follows a colon; what stands elsewhere may be part of the reasons.
+_MARK_IN_PLACE = regex.compile(rf"(?:^|:)[^\w:]*({_MARK.pattern})", regex.MULTILINE)
+_PASS_IN_PLACE = regex.compile(r"(?:^|:)[^\w:]*(pass|fail)(?:e[ds]|s)?\b", regex.MULTILINE)
+_PASS, _FAIL = regex.compile(r"\bpass(?:e[ds])?\b"), regex.compile(r"\bfail|(?:not|n['’]t|never) pass")
+_AFTER_COLON = regex.compile(r"[^:؟?\"“«]*[:؟?]\s*(\S.*)", regex.DOTALL)
+_QUOTED = regex.compile(r"[^\"“«]*[\"“«](.+)[\"”»]", regex.DOTALL)
+MIN_SOURCE_WORDS = 4  # before "… کا انگریزی میں ترجمہ کریں"; "اس جملے کا" is no text
 
 
 @dataclass(frozen=True)
@@ -54,14 +60,23 @@ class Verdict:
     reason: str | None
 
 
-def source_text(item: Item) -> str:
-    """What a translation item asks to have translated: "… ترجمہ کریں: Good morning." → "Good morning.", or ""."""
-    found = _SOURCE.match(item.instruction)
-    return item.input or (found[2].strip() if found else "")
+def source_text(item: Item, task: Task) -> str:
+    """What a translation item asks to have translated, or "": after the request and a colon, in quotation marks, or before the
+    request. "… ترجمہ کریں: Good morning.", "«Good morning.» کا اردو ترجمہ کریں۔" → "Good morning."
+    """
+    if item.input:
+        return item.input
+    patterns, asked = task.pack.patterns, item.instruction
+    request = (patterns.into_english if item.language == ENGLISH else patterns.into).search(asked)
+    if found := _AFTER_COLON.match(asked, request.end() if request else 0) or _QUOTED.match(asked):
+        return found[1].strip().strip('"“”«»')
+    before = asked[: request.start()] if request else ""
+    foreign = item.language != ENGLISH and script_share(before, "Latin") > 0.5
+    return before.strip() if foreign or len(tokens(before)) >= MIN_SOURCE_WORDS else ""
 
 
 def _applies(check: str, item: Item) -> bool:
-    return check != "majority" or not equations(item.output)  # a sum is recomputed, which is cheaper and surer
+    return check != "majority" or not recomputed(item.output)  # a sum is recomputed, which is cheaper and surer
 
 
 def questions(task: Task, items: Mapping[int, Item], config: SelfInstructConfig) -> list[Question]:
@@ -100,7 +115,7 @@ def question_body(config: SelfInstructConfig, task: Task, question: Question, it
     blocks = [f"### {number}\n{_block(question.check, item, task)}" for number, item in enumerate(items, start=1)]
     messages = [{"role": "user", "content": f"{head}{asked}\n\n" + "\n".join(blocks)}]
     cool = {} if question.check == "majority" or config.temperature is None else {"temperature": 0.0}
-    return build_body(config, messages, rng, model=config.checks.model, **cool)
+    return build_body(config, messages, rng, **cool)
 
 
 def read_answers(question: Question, reply: str | None) -> dict[int, str]:
@@ -121,30 +136,30 @@ def left_out(question: Question, answers: Mapping[int, str]) -> Question | None:
     return Question(question.check, question.sample + AGAIN, missing) if missing and question.sample < AGAIN else None
 
 
-def _solution(text: str, item: Item, task: Task) -> Any:
-    """What two solutions must have in common: the letter chosen, the numbers, or the words."""
-    _, _, text = text.rpartition(task.pack.answer_mark)
-    if offered := choices(item, task):
-        letter, said = chosen(text, offered)
-        same = [own for own, option in offered.items() if tokens(option) == tokens(said)]
-        return letter or (same[0] if same else tuple(tokens(text)))
-    found = numbers(text)
-    return tuple(found) if found else tuple(tokens(text))
-
-
 def _majority(item: Item, task: Task, answers: Sequence[str]) -> Verdict:
-    own = _solution(final_answer(item, task) or item.output, item, task)
-    agree = sum(_agrees(own, _solution(answer, item, task)) for answer in answers)
+    own = final_answer(item, task) or item.output
+    agree = sum(_agrees(own, after_mark(answer, task) or answer, choices(item, task)) for answer in answers)
     share = agree / len(answers)
     return Verdict(round(share, 3), None if 2 * agree > len(answers) else "majority_differs")
 
 
-def _agrees(own: Any, other: Any) -> bool:
-    """Equal, or (of words) one is contained in the other: "جمیل" and "جمیل کا قد"."""
-    if own == other or not (isinstance(own, tuple) and isinstance(other, tuple)):
-        return bool(own == other)
-    short, long = sorted((Counter(own), Counter(other)), key=lambda words: words.total())
-    return bool(short) and all(isinstance(word, str) for word in long) and short <= long
+def _agrees(own: str, other: str, offered: Mapping[str, str]) -> bool:
+    """Two solutions have the letter chosen, the numbers, or (where either has none) the words in common: "1/2 کلو" and "0.5", "علی
+    کے پاس 3 تھے، اب 5 ہیں" and "5", "سلیم (12 سال)" and "سلیم".
+    """
+    if offered and all(letters := [_letter(own, offered), _letter(other, offered)]):
+        return letters[0] == letters[1]
+    one, two = numbers(own), numbers(other)
+    if one and two:
+        return one == two or (len(one) == 1 and one[0] in two) or (len(two) == 1 and two[0] in one)
+    short, long = sorted((Counter(tokens(own)), Counter(tokens(other))), key=lambda words: words.total())
+    return bool(short) and short <= long
+
+
+def _letter(text: str, offered: Mapping[str, str]) -> str:
+    """The letter chosen, or that of the option whose words are given: "ب", "(ب) لاہور" and "لاہور" → "ب"."""
+    letter, said = chosen(text, offered)
+    return letter or next((own for own, option in offered.items() if tokens(option) == tokens(said)), "")
 
 
 def chrf(hypothesis: str, reference: str) -> float:
@@ -169,15 +184,26 @@ def verdict(
     if check == "majority":
         return _majority(item, task, given)
     if check == "back_translation":
-        source = original or source_text(item)
+        source = original or source_text(item, task)
         if not source:
             return Verdict(None, "no_source_text")
         score = chrf(given[0], source)
         return Verdict(round(score, 1), None if score >= config.checks.min_chrf else "back_translation_low")
     if check == "ethics":
-        passed = given[0].casefold().startswith("pass")
-        return Verdict(float(passed), None if passed else "ethics_failed")
-    found = _MARK.search(fold_digits(given[0]))
-    if not found:
-        return Verdict(None, "unchecked")
-    return Verdict(float(found[0]), None if int(found[0]) >= config.checks.min_quality else "quality_low")
+        passed = _passed(given[0].casefold())
+        return Verdict(None, "unchecked") if passed is None else Verdict(float(passed), None if passed else "ethics_failed")
+    mark = _mark(fold_digits(given[0]))
+    return Verdict(mark, "unchecked" if mark is None else None if mark >= config.checks.min_quality else "quality_low")
+
+
+def _mark(text: str) -> float | None:
+    """The mark that a judge gives: "Score (1-5): 4" → 4; None where it cannot be told, as of "3.5"."""
+    found = _MARK_IN_PLACE.findall(text)[-1:] or list(set(_MARK.findall(text)))
+    return float(found[0]) if len(found) == 1 else None
+
+
+def _passed(text: str) -> bool | None:
+    """Pass or fail, of text in small letters: "verdict: **pass**" → True, "it cannot pass" → False; None where neither is said."""
+    if found := _PASS_IN_PLACE.findall(text):
+        return bool(found[-1] == "pass")
+    return False if _FAIL.search(text) else True if _PASS.search(text) else None

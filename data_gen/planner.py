@@ -1,5 +1,8 @@
 """The self-instruct recipe for the engine: what request i asks. Nothing is sent here; what is kept of a reply, acceptance.py says.
 
+    planned ─► accepted, in order ─► settled: its items are accepted or rejected           (no question about them)
+                              └────► pending ─► its questions due ─► planned ─► accepted ─► settled by the last of them
+
 Request i is a function of (seed, i, what requests up to its `view` gave), where view = i − pool_lag: a constant, however many
 requests are in flight. Only when what is under way should reach the goals it waits for all of it, and view = i − 1. A request
 asks for items, or (first of all) what a model says of items that came up to its view. Held-out by construction: a request belongs
@@ -19,10 +22,11 @@ from data_gen.config import SelfInstructConfig
 from data_gen.journal import ACCEPTED, Request
 from data_gen.judging import Question, question_body
 from data_gen.languages import ENGLISH, load_pack
-from data_gen.prompt import JSON_SCHEMA, build_body, build_messages, load_task, parse_reply, response_format
+from data_gen.prompt import build_body, build_messages, parse_reply, response_format
 from data_gen.record import Item, Record, item_messages
+from data_gen.seeds import load_task
 from data_gen.sources import read_english
-from data_gen.task import Task
+from data_gen.task import JSON_SCHEMA, Task
 
 STALL_REQUESTS = 50  # the acceptance rate is watched over this many
 
@@ -41,6 +45,7 @@ class SelfInstruct:
     view: int = -1
     known: dict[Cell, list[list[Place]]] = field(default_factory=dict)  # accepted items, a list a reply
     asked: Counter[Cell] = field(default_factory=Counter)
+    languages: dict[Cell, Counter[str]] = field(default_factory=dict)  # of the accepted items
     recent: deque[Counter[str]] = field(default_factory=lambda: deque(maxlen=STALL_REQUESTS))
     due: dict[Asked, Question] = field(default_factory=dict)  # questions to be asked, in order
     # Of requests after `view`, oldest first: what each settled, and the questions that it left open.
@@ -99,7 +104,9 @@ def _learn(state: SelfInstruct, view: int) -> None:
             state.under_way[settled.cell] -= 1
             state.asked[settled.cell] += 1
             state.known.setdefault(settled.cell, []).extend([settled.places] if settled.places else [])
-            state.recent.append(settled.outcomes)
+            state.languages[settled.cell] = state.languages.get(settled.cell, Counter()) + settled.languages
+            if TARGET_REACHED not in settled.outcomes:  # there only the rest was judged
+                state.recent.append(settled.outcomes)
     state.view = max(state.view, view)
 
 
@@ -148,7 +155,16 @@ def _build(state: SelfInstruct, idx: int, cell: Cell) -> tuple[str, dict[str, An
         shown = [*_seeds(task, side, config.seeds_per_prompt, rng), *_pool_items(state, cell, rng)]
         rng.shuffle(shown)
         about["demos"] = [item_id for item_id, _ in shown]
-    return request_body(config, task, [item for _, item in shown], rng), about
+    return request_body(config, task, [item for _, item in shown], rng, _lacking(state, cell, task)), about
+
+
+def _lacking(state: SelfInstruct, cell: Cell, task: Task) -> str:
+    """Which language of the answers alone is still wanted, in a balanced task where the other has its part; else ""."""
+    if task.rules.balance != "language":
+        return ""
+    own, known = {task.pack.code: task.pack.name, ENGLISH: "English"}, state.languages.get(cell, Counter())
+    open_ones = [name for code, name in own.items() if known[code] < state.acceptance.part(cell)]
+    return open_ones[0] if len(open_ones) == 1 else ""
 
 
 def _seeds(task: Task, side: str, count: int, rng: random.Random) -> list[tuple[str, Item]]:
@@ -168,10 +184,14 @@ def _pool_items(state: SelfInstruct, cell: Cell, rng: random.Random) -> list[tup
     return [_read_item(state.acceptance.journal.item(*place))[:2] for place in places]
 
 
-def request_body(config: SelfInstructConfig, task: Task, shown: Sequence[Item], rng: random.Random) -> str:
-    """The exact text of a request that shows some items and asks for more, or for their translation."""
+def request_body(config: SelfInstructConfig, task: Task, shown: Sequence[Item], rng: random.Random, only: str = "") -> str:
+    """The exact text of a request that shows some items and asks for more, or for their translation. `only`: the language that all
+    answers are to be in, where others are not wanted any more.
+    """
     count = len(shown) if task.rules.source == ENGLISH else config.items_per_request
     messages = build_messages(task, shown, count)
+    if only:
+        messages[-1]["content"] += f"\n\nThis time write only items whose answer is in {only}."
     if task.reply_format == JSON_SCHEMA:
         return build_body(config, messages, rng, response_format=response_format())
     return build_body(config, messages, rng)
@@ -179,7 +199,7 @@ def request_body(config: SelfInstructConfig, task: Task, shown: Sequence[Item], 
 
 def _read(
     state: SelfInstruct, request: Request, reply: str | None
-) -> tuple[list[tuple[Item, str | None]], dict[str, Any], Sequence[Item]]:
+) -> tuple[list[tuple[Item, str | None]], dict[str, Any], Sequence[tuple[str, Item]]]:
     """(the items of a reply, what their records say of where they come from, the English items that they translate)."""
     task, about = state.acceptance.tasks[request.about["task"]], request.about
     parsed = parse_reply(task, reply) if reply is not None else []
@@ -187,11 +207,11 @@ def _read(
     if "translates" not in about:
         return parsed, {**meta, "demos": about["demos"]}, ()
     wanted = dict(state.sources[about["side"]])
-    originals = [wanted[source_id] for source_id in about["translates"]]
-    return _in_step(parsed, originals), {**meta, "translates": state.config.translate}, originals
+    originals = [(source_id, wanted[source_id]) for source_id in about["translates"]]
+    return _in_step(parsed, originals), meta, originals
 
 
-def _in_step(parsed: list[tuple[Item, str | None]], originals: Sequence[Item]) -> list[tuple[Item, str | None]]:
+def _in_step(parsed: list[tuple[Item, str | None]], originals: Sequence[tuple[str, Item]]) -> list[tuple[Item, str | None]]:
     """Translations go with their originals by order. Where their number differs, all are malformed, but for a reply cut off."""
     cut = any(fault == "truncated" for _, fault in parsed)
     whole = len(parsed) == len(originals) or (cut and len(parsed) < len(originals))
@@ -199,7 +219,7 @@ def _in_step(parsed: list[tuple[Item, str | None]], originals: Sequence[Item]) -
         return [(item, fault or "malformed") for item, fault in parsed[: len(originals)]]
     return [
         (item, fault or (None if bool(item.input) == bool(original.input) else "malformed"))
-        for (item, fault), original in zip(parsed, originals, strict=False)
+        for (item, fault), (_, original) in zip(parsed, originals, strict=False)
     ]
 
 
@@ -210,12 +230,12 @@ def _stalled(state: SelfInstruct) -> str:
     seen: Counter[str] = sum(state.recent, Counter())
     if not seen:
         return f"the last {STALL_REQUESTS} requests gave no items at all"
-    del seen[TARGET_REACHED]
-    if seen[ACCEPTED] >= state.config.min_acceptance * seen.total():
+    items, accepted = seen.total(), seen.pop(ACCEPTED, 0)
+    if accepted >= state.config.min_acceptance * items:
         return ""
     reasons = ", ".join(f"{reason} {count}" for reason, count in seen.most_common(3))
     rate = f"min_acceptance={state.config.min_acceptance:g}"
-    return f"of the last {STALL_REQUESTS} requests' {seen.total()} items hardly any was accepted ({reasons}; {rate})"
+    return f"of the last {STALL_REQUESTS} requests' {items} items hardly any was accepted ({reasons}; {rate})"
 
 
 def _within_reach(state: SelfInstruct) -> str:

@@ -1,53 +1,31 @@
-"""Seeds and prompts in, a teacher's request out; a teacher's reply in, items out. Pure functions: nothing is sent or
-kept here.
+"""A request's text, and a reply's text into items. Pure functions: nothing is sent or kept here.
 
-A task is a folder `tasks/<name>/`, the same for all languages, with `prompt.txt` (English; names of the language's pack in braces,
-and `{count}`) and `task.toml`, and a folder `languages/<code>/<name>/` with `seeds.jsonl` (and a `prompt.txt`, where the language
-wants another). What all tasks share comes after the prompt: `tasks/rules.txt` and `tasks/form_<reply_format>.txt`. There are two
-forms of a reply: "tagged" text, which every model can write, and "json_schema", one JSON object that the endpoint itself holds to a
-schema. Both keep their whole items when they are cut off, and both may open with a model's thoughts, which are no part of it.
+There are two forms of a reply: "tagged" text, which every model can write, and "json_schema", one JSON object that the endpoint
+itself holds to a schema. Both keep their whole items when they are cut off, and both may open with a model's thoughts, which are no
+part of it.
 """
 
-import hashlib
 import json
 import random
-import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from importlib import resources
-from importlib.resources.abc import Traversable
 from itertools import islice
 from typing import Any
 
 import regex
 
-from data_gen import UsageError
-from data_gen.checks import check_reason
 from data_gen.config import SelfInstructConfig
-from data_gen.filters import answer_language, reject_reason
-from data_gen.languages import ENGLISH, Pack
+from data_gen.filters import answer_language
+from data_gen.languages import ENGLISH
 from data_gen.limits import Usage
-from data_gen.record import CONVERSATION, Item, canonical_json, turns
-from data_gen.task import Rules, Task, read_rules
+from data_gen.record import CONVERSATION, NO_INPUT, Item, canonical_json, turns
+from data_gen.task import FIELDS, TAGGED, Task
 
 SYSTEM = "You write training examples for a language model. Follow the requested format exactly."
-SIDES = ("train", "heldout")
-TAGGED, JSON_SCHEMA = REPLY_FORMATS = ("tagged", "json_schema")
-FIELDS = ("instruction", "input", "output")
 _SEPARATOR = regex.compile(r"^[ \t]*###[ \t]*$", regex.MULTILINE)
 _FIRST_LABEL = regex.compile(r"\s*Instruction:")
 _LABEL = regex.compile(r"^[ \t]*(Instruction|Input|Output):", regex.MULTILINE)
-_NO_INPUT = "<noinput>"
-_INPUT_FORM = {
-    (TAGGED, False): _NO_INPUT, (TAGGED, True): "the text that the instruction is about",
-    (JSON_SCHEMA, False): '""', (JSON_SCHEMA, True): "the text that the instruction is about",
-}  # fmt: skip
-_INPUT_RULE = {
-    False: "Everything the answer needs stands in the instruction, so the input is always {input_form}.",
-    True: "The text that an item is about stands in its input, whole and new; no item is without one.",
-}
-_PLACEHOLDER = regex.compile(r"\{(\w+)\}")
 _ITEMS = regex.compile(r'\{\s*"items"\s*:\s*\[')
 _BETWEEN = regex.compile(r"[\s,]*")
 _CUT_OFF = ("length", "content_filter")  # finish_reason of a reply that ends before its end
@@ -56,109 +34,9 @@ Normalise = Callable[[str], str]
 Parsed = tuple[dict[str, str], str | None]  # an item's fields, and what is wrong with its form
 
 
-def _split_by_topic(task: str, seeds: list[tuple[str, Item]], share: float, seed: int) -> dict[str, list[tuple[str, Item]]]:
-    """Whole topics, drawn by the config's seed, go to the held-out side until it has `share` of the seeds (one topic at
-    least).
-    """
-    topics = sorted({item.topic for _, item in seeds})
-    random.Random(f"{seed} heldout {task}").shuffle(topics)
-    held: set[str] = set()
-    while sum(item.topic in held for _, item in seeds) < share * len(seeds):
-        held.add(topics[len(held)])
-    sides = {side: [s for s in seeds if (s[1].topic in held) == (side == "heldout")] for side in SIDES}
-    if not sides["train"]:
-        raise UsageError(f"task {task}: heldout_share={share} leaves no seed to train on; it has {len(topics)} topics")
-    return sides
-
-
-def _seed_item(task: Task, line: str) -> Item:
-    fields = json.loads(line)
-    item = Item(task=task.name, form=task.rules.form, **{key: task.pack.normalise(value) for key, value in fields.items()})
-    if item.language not in task.pack.varieties:
-        raise ValueError(f"language {item.language!r}; there are {', '.join(task.pack.varieties)}")
-    if task.rules.form == CONVERSATION and len(turns(item.output)) < 3:
-        raise ValueError("a conversation has at least a second question and its answer")
-    if reason := reject_reason(item, task) or check_reason(item, task):
-        raise ValueError(f"the filters reject this seed: {reason}")
-    return item
-
-
-def _filled(prompt: str, words: Mapping[str, str], file: str) -> str:
-    """The prompt with the pack's words for its placeholders; {count} stays. Raises UsageError naming an unknown placeholder."""
-
-    def word(found: "regex.Match[str]") -> str:
-        if found[1] not in words:
-            known = ", ".join(f"{{{name}}}" for name in sorted({*words, "count"}))
-            raise UsageError(f"{file}: unknown placeholder {found[0]}; there are {known}")
-        return words[found[1]]
-
-    return _PLACEHOLDER.sub(word, prompt.replace("{count}", "\0")).replace("\0", "{count}")
-
-
-def _words(pack: Pack, rules: Rules, reply_format: str) -> dict[str, str]:
-    variety = pack.varieties.get(f"{pack.code}-{rules.variety}" if rules.variety else pack.code)
-    if variety is None:
-        raise UsageError(f"{pack.folder}/pack.toml has no [varieties.{pack.code}-{rules.variety}], which the task is written in")
-    form = _INPUT_FORM[reply_format, rules.input or rules.source == ENGLISH]
-    own = {"language": pack.name, "code": pack.code, "written": variety.written, "answer_mark": pack.answer_mark}
-    return {**pack.prompt, **own, "input_form": form, "input_rule": _INPUT_RULE[rules.input].replace("{input_form}", form)}
-
-
-def _read_prompt(name: str, pack: Pack, reply_format: str, root: Traversable) -> tuple[Rules, str]:
-    """The task's rules and its prompt, filled with the pack's words."""
-    own = pack.folder / name / "prompt.txt"
-    try:
-        rules = read_rules(tomllib.loads((root / name / "task.toml").read_text(encoding="utf-8")))
-        files = [own if own.is_file() else root / name / "prompt.txt"]
-        files += [root / "rules.txt"] * (rules.source != ENGLISH) + [root / f"form_{reply_format}.txt"]
-        files += [root / "form_conversation.txt"] * (rules.form == CONVERSATION)
-        texts = [file.read_text(encoding="utf-8") for file in files]
-    except FileNotFoundError as error:
-        needs = "a task has prompt.txt and task.toml, all tasks rules.txt and a form_….txt a form of reply"
-        raise UsageError(f"task {name}: {error.filename} is missing; {needs}") from error
-    except ValueError as error:
-        raise UsageError(f"{root / name / 'task.toml'}: {error}") from error
-    words = _words(pack, rules, reply_format)
-    return rules, "\n".join(_filled(text, words, str(file)) for text, file in zip(texts, files, strict=True))
-
-
-def load_task(
-    name: str, pack: Pack, *, heldout_share: float, seed: int, reply_format: str = TAGGED, root: Traversable | None = None
-) -> Task:
-    """One task in one language, for one form of the reply. Raises UsageError naming file and line of a seed that is not JSON,
-    lacks a field or fails a filter or a check, a prompt's unknown placeholder, and a language that has no seeds for the task.
-    """
-    _check_form(reply_format)
-    rules, prompt = _read_prompt(name, pack, reply_format, root or resources.files("data_gen") / "tasks")
-    prompt_digest = hashlib.sha256(prompt.encode()).hexdigest()[:16]
-    task = Task(name, pack, rules, prompt, {side: [] for side in SIDES}, prompt_digest, prompt_digest, reply_format)
-    if rules.source == ENGLISH:
-        return task
-    file = pack.folder / name / "seeds.jsonl"
-    if not file.is_file():
-        there = ", ".join(sorted(folder.name for folder in pack.folder.iterdir() if (folder / "seeds.jsonl").is_file()))
-        raise UsageError(f"{pack.name} has no seeds for the task {name} ({file}); it has {there}. Write some, or set its target 0")
-    lines = file.read_text(encoding="utf-8").splitlines()
-    seeds: list[tuple[str, Item]] = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            seeds.append((f"seed:{name}:{number}", _seed_item(task, line)))
-        except (ValueError, TypeError, AttributeError) as error:
-            raise UsageError(f"{file}:{number}: {error}") from error
-    if not seeds:
-        raise UsageError(f"{file} has no seed")
-    digest = hashlib.sha256("\n".join([prompt, *lines]).encode()).hexdigest()[:16]
-    return replace(task, seeds=_split_by_topic(name, seeds, heldout_share, seed), digest=digest)
-
-
-def _check_form(reply_format: str) -> None:
-    if reply_format not in REPLY_FORMATS:
-        raise UsageError(f"reply_format is {reply_format!r}; there are {', '.join(REPLY_FORMATS)}")
-
-
 def example_block(item: Item) -> str:
     """An item as it stands in a request and is expected in a tagged reply."""
-    return f"###\nInstruction: {item.instruction}\nInput: {item.input or _NO_INPUT}\nOutput: {item.output}"
+    return f"###\nInstruction: {item.instruction}\nInput: {item.input or NO_INPUT}\nOutput: {item.output}"
 
 
 def example_object(item: Item) -> str:
@@ -176,12 +54,10 @@ def build_messages(task: Task, shown: Sequence[Item], count: int) -> list[dict[s
     return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": user}]
 
 
-def build_body(
-    config: SelfInstructConfig, messages: list[dict[str, str]], rng: random.Random, *, model: str = "", **fields: Any
-) -> str:
+def build_body(config: SelfInstructConfig, messages: list[dict[str, str]], rng: random.Random, **fields: Any) -> str:
     """The exact text of a request. `fields` are further ones; temperature is the config's unless it is among them."""
     body: dict[str, Any] = {
-        "model": model or config.teacher.model,
+        "model": config.teacher.model,
         "messages": messages,
         config.teacher.max_tokens_field: config.max_tokens,
         **fields,
@@ -296,7 +172,7 @@ def parse_reply(task: Task, reply: str) -> list[tuple[Item, str | None]]:
     read = _tagged_items if task.reply_format == TAGGED else _json_items
     parsed: list[tuple[Item, str | None]] = []
     for parts, fault in read(answer, cut_off, task.pack.normalise):
-        given = "" if parts["input"] == _NO_INPUT else parts["input"]
+        given = "" if parts["input"] == NO_INPUT else parts["input"]
         item = Item(task.name, parts["instruction"], given, parts["output"], task.language)
         item = replace(item, language=answer_language(item, task))
         parsed.append(_as_conversation(item, fault) if task.rules.form == CONVERSATION else (item, fault))

@@ -16,6 +16,8 @@ from data_gen import UsageError
 
 ROLES = ("system", "user", "assistant")
 SINGLE, CONVERSATION = "single", "conversation"  # forms of an item
+SIDES = ("train", "heldout")
+NO_INPUT = "<noinput>"  # what stands for an empty input where something must stand: Alpaca's own word
 Message = dict[str, str]
 _MESSAGE_KEYS = {"role", "content"}
 _TURN = re.compile(r"^[ \t]*(User|Assistant):", re.MULTILINE)

@@ -3,7 +3,8 @@
     write_sheet     DIR/review/sheet.csv, and sheet.html for reading (review_page.py)
     read_sheet      checks a filled sheet and keeps it: who, when, verdict, kind of error, the item as it should be
     reviewed        the records as the reviewers would have them
-    summary         the error rate, with its interval, and how far two reviewers agree
+    summary         the error rate that one reviewer found, with its interval, and how far others agree
+    read_by_people  the error rate that all of them found, for the card
 
 It changes no item in the journal: what a reviewer says stands beside what the teacher wrote.
 """
@@ -24,7 +25,7 @@ from data_gen import UsageError
 from data_gen.import_files import csv_rows
 from data_gen.journal import Journal, Review
 from data_gen.languages import Pack, load_pack
-from data_gen.record import Item, Record, item_messages
+from data_gen.record import NO_INPUT, Item, Record, item_messages
 from data_gen.review_page import page
 
 OK, WRONG, UNSURE = VERDICTS = ("ok", "wrong", "unsure")
@@ -32,7 +33,6 @@ ERRORS = ("language", "fact", "reasoning", "unfaithful", "off_task", "unsafe", "
 SHOWN = ("instruction", "input", "output")
 CORRECTED = tuple(f"corrected_{name}" for name in SHOWN)
 COLUMNS = ("id", "task", "language", *SHOWN, "verdict", "error", *CORRECTED)
-NO_INPUT = "<noinput>"  # in corrected_input: the item is to have none
 ID_MARK = "#"  # before an id, lest a spreadsheet reads 12e4567890123456 as a number
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a cell that begins so would be computed by a spreadsheet
 
@@ -198,7 +198,7 @@ def _review(row: dict[str, str], items: dict[str, Item], reviewer: str, date: st
         )
     if not fields:
         return Review(row["id"], reviewer, date, verdict, error)
-    if fields.get("input") == NO_INPUT:
+    if fields.get("input") == NO_INPUT:  # the item is to have none
         fields["input"] = ""
     corrected = replace(items[row["id"]], **fields)
     item_messages(corrected)  # a conversation must still be one
@@ -250,12 +250,35 @@ def wilson(wrong: int, count: int) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
+def _of_accepted(journal: Journal) -> tuple[dict[str, str], list[Review]]:
+    """The task of each accepted item by its id, and the reviews of these items alone."""
+    reviews = journal.reviews()
+    tasks = {one.id: one.item.task for one in accepted_items(journal)} if reviews else {}
+    return tasks, [review for review in reviews if review.item in tasks]
+
+
+def read_by_people(journal: Journal) -> str:
+    """What reviewers found, in a sentence, or "". An item counts once, however many read it, and is wrong if one of them found it
+    so.
+    """
+    said = dict[str, set[str]]()
+    for review in _of_accepted(journal)[1]:
+        said.setdefault(review.item, set()).add(review.verdict)
+    wrong, judged = sum(WRONG in verdicts for verdicts in said.values()), sum(verdicts != {UNSURE} for verdicts in said.values())
+    if not judged:
+        return ""
+    low, high = wilson(wrong, judged)
+    return (
+        f"People read a sample before it was corrected: {wrong} of {judged} items judged were wrong, {wrong / judged:.1%} "
+        f"(95 % interval {low:.1%} to {high:.1%})."
+    )
+
+
 def summary(journal: Journal, reviewer: str) -> str:
     """The error rate that a reviewer found (wrong of ok and wrong), in all and by task, the kinds of error, and how far each
     other reviewer agrees where both judged. Reviews of items that are accepted no longer do not count.
     """
-    tasks = {one.id: one.item.task for one in accepted_items(journal)}
-    reviews = [review for review in journal.reviews() if review.item in tasks]
+    tasks, reviews = _of_accepted(journal)
     own = {review.item: review for review in reviews if review.reviewer == reviewer}
     counts = {task: Counter(own[item].verdict for item in own if tasks[item] == task) for task in sorted({tasks[i] for i in own})}
     lines = [f"{'':22}{'ok':>6}{'wrong':>7}{'unsure':>8}   error rate (95 %)"]

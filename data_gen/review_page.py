@@ -6,29 +6,21 @@ between. The page's own words are English; the verdicts are also said in Urdu on
 
 import hashlib
 import json
-import re
 from collections.abc import Sequence
 from html import escape
 
+from data_gen.charts import SANS, is_own, prose, type_of
 from data_gen.languages import Pack
-from data_gen.record import CONVERSATION, Item, turns
-from data_gen.text import script_share
+from data_gen.record import CONVERSATION, NO_INPUT, Item, turns
 
-# Nastaliq first where the language is set in it, then Naskh; all are free or come with a system.
-_NASTALIQ = "'Noto Nastaliq Urdu','Jameel Noori Nastaleeq','Urdu Typesetting','Noto Naskh Arabic',serif"
-_NASKH = "'Noto Naskh Arabic','MB Lateefi','Scheherazade New','Amiri',serif"
 _IN_URDU = {"ok": "درست", "wrong": "غلط", "unsure": "معلوم نہیں"}
-_INNER = r"A-Za-z0-9 ,;:'\"’\-/.?!%&+"
-_ENGLISH_RUN = re.compile(rf"([A-Za-z](?:[{_INNER}]|\([{_INNER}]*\))*(?<=[A-Za-z0-9.?!%+)]))")
-_ENGLISH = "system-ui,-apple-system,'Segoe UI',Roboto,'Noto Sans',sans-serif"
 
 
 def page(items: Sequence[tuple[str, Item]], pack: Pack, verdicts: Sequence[str], errors: Sequence[str]) -> str:
     """The whole page for items with their ids. Its button gives CSV with the columns id, task, verdict, error, corrected_*."""
     articles = "\n".join(_article(number, *one, pack, verdicts, errors) for number, one in enumerate(items, 1))
     name = hashlib.sha256("".join(item_id for item_id, _ in items).encode()).hexdigest()[:16]
-    font, leading = (_NASTALIQ, "2.4") if pack.code == "ur" else (_NASKH, "1.9")
-    style = _STYLE.replace("SCRIPT", font).replace("LEADING", leading).replace("ENGLISH", _ENGLISH)
+    style = _STYLE.replace("OWN", f":lang({pack.code})").replace("TYPE", type_of(pack)).replace("SANS", SANS)
     language = f'{escape(pack.name)} <bdi lang="{pack.code}">{escape(pack.native_name)}</bdi>'
     return f"""<!doctype html>
 <html lang="en">
@@ -48,6 +40,7 @@ def page(items: Sequence[tuple[str, Item]], pack: Pack, verdicts: Sequence[str],
 </main>
 <script>
 const NAME = {json.dumps("review-" + name)};
+const NO_INPUT = {json.dumps(NO_INPUT)};
 {_SCRIPT}</script>
 </body>
 </html>
@@ -61,12 +54,12 @@ def _article(number: int, item_id: str, item: Item, pack: Pack, verdicts: Sequen
     boxes = "\n".join(
         f'<label>{name}<textarea name="{name}" {_set(text, pack)}>\n{escape(text)}</textarea></label>' for name, text in parts
     )
-    given = f'<div class="given"><span class="tag">input</span>{_text(item.input, pack)}</div>\n' if item.input else ""
+    given = f'<div class="given"><span class="tag">input</span>{prose(item.input, pack)}</div>\n' if item.input else ""
     return f"""<article id="i{number}" data-id="{escape(item_id)}" data-task="{escape(item.task)}">
 <p class="head"><a href="#i{number}">{number}</a> <bdi>{escape(item.task.replace("_", " "))}</bdi> ·
 <bdi>{escape(item.language)}</bdi>
 <code>{escape(item_id)}</code></p>
-<div class="asked">{_text(item.instruction, pack)}</div>
+<div class="asked">{prose(item.instruction, pack)}</div>
 {given}{_answer(item, pack)}
 <fieldset><legend>Verdict</legend>{radios}
 <select name="error" dir="ltr" aria-label="kind of error"><option value="">kind of error …</option>{options}</select></fieldset>
@@ -81,27 +74,15 @@ def _radio(number: int, verdict: str, pack: Pack) -> str:
 
 def _answer(item: Item, pack: Pack) -> str:
     said = turns(item.output) if item.form == CONVERSATION else [item.output]
-    return "\n".join(f'<div class="{("answer", "asked")[place % 2]}">{_text(text, pack)}</div>' for place, text in enumerate(said))
-
-
-def _text(text: str, pack: Pack) -> str:
-    lines = [(_set(line, pack), line) for line in text.split("\n") if line.strip()]
-    return "".join(f"<p {how}>{_isolated(line) if 'rtl' in how else escape(line)}</p>" for how, line in lines)
-
-
-def _isolated(line: str) -> str:
-    """English in a line from right to left, its full stop or question mark with it, which would else stand before it."""
-    parts = _ENGLISH_RUN.split(line)  # each second one is a run
-    return "".join(f'<bdi dir="ltr">{escape(part)}</bdi>' if place % 2 else escape(part) for place, part in enumerate(parts))
+    return "\n".join(f'<div class="{("answer", "asked")[place % 2]}">{prose(text, pack)}</div>' for place, text in enumerate(said))
 
 
 def _set(text: str, pack: Pack) -> str:
-    """How a text is set: as its language is, unless hardly a letter is of its script. (`dir=auto` would set an Urdu sentence that
-    begins with an English word from left to right.)
+    """How the box of a text is set, and an empty one as the language is. (`dir=auto` would set an Urdu sentence that begins with
+    an English word from left to right.)
     """
-    if script_share(text, pack.script) >= 0.3:
-        return f'dir="{pack.direction}" lang="{pack.code}" class="own"'
-    return 'dir="ltr"'
+    own = not text or is_own(text, pack)
+    return f'dir="{pack.direction}" lang="{pack.code}"' if own else 'dir="ltr"'
 
 
 _HELP = """
@@ -118,7 +99,7 @@ _STYLE = """
 @media(prefers-color-scheme:dark){:root{--page:#15171a;--card:#1f2226;--ink:#e8e6e1;--soft:#a5abb3;--line:#3a3f46;--asked:#262d2c;
 --ok:#7ed49b;--wrong:#ff9b94;--unsure:#e7c069;--link:#8cc2ee}}
 *{box-sizing:border-box}
-body{margin:0;background:var(--page);color:var(--ink);font:16px/1.5 ENGLISH}
+body{margin:0;background:var(--page);color:var(--ink);font:16px/1.5 SANS}
 header{position:sticky;top:0;z-index:1;background:var(--page);border-bottom:1px solid var(--line);
 padding:.5rem max(1rem,calc(50% - 26rem))}
 h1{font-size:1.15rem;margin:0}h1 small{font-weight:400;color:var(--soft);font-size:.95rem}
@@ -130,8 +111,9 @@ article[data-verdict=ok]{border-inline-start-color:var(--ok)}article[data-verdic
 article[data-verdict=unsure]{border-inline-start-color:var(--unsure)}
 .head{margin:0 0 .4rem;color:var(--soft);font-size:.85rem}.head code{float:inline-end;direction:ltr;opacity:.8}a{color:var(--link)}
 p{margin:.2rem 0;overflow-wrap:anywhere}
-.own{font-family:SCRIPT;font-size:1.15rem;line-height:LEADING;text-align:start}
-.own bdi{font-family:ENGLISH;font-size:.9em}
+pOWN,textareaOWN{TYPE}pOWN{font-size:1.15rem}
+p[dir=ltr],bdi[lang=en]{font-family:SANS;line-height:1.6}bdi[lang=en]{font-size:.9em}
+main[dir=rtl] .sum{text-align:right}
 .asked,.given{background:var(--asked);border-radius:.4rem;padding:.3rem .8rem;margin:.4rem 0}
 .given{border:1px dashed var(--line);background:none}.tag{font-size:.75rem;color:var(--soft)}
 .answer{padding:.2rem .8rem}
@@ -144,8 +126,8 @@ button,select{font:inherit;padding:.3rem .8rem;border:1px solid var(--line);bord
 background:var(--card);color:var(--ink)}
 summary{cursor:pointer;color:var(--link);margin-top:.6rem}
 details label{display:block;color:var(--soft);font-size:.85rem;margin:.5rem 0}
-textarea{display:block;width:100%;min-height:4.5rem;field-sizing:content;font:16px/1.6 ENGLISH;padding:.4rem .6rem;color:var(--ink);
-background:var(--page);border:1px solid var(--line);border-radius:.4rem}textarea.own{font-family:SCRIPT;line-height:LEADING}
+textarea{display:block;width:100%;min-height:4.5rem;field-sizing:content;font:16px/1.6 SANS;padding:.4rem .6rem;color:var(--ink);
+background:var(--page);border:1px solid var(--line);border-radius:.4rem}
 """
 
 _SCRIPT = """
@@ -154,7 +136,7 @@ const COLUMNS = ["id", "task", "verdict", "error", "corrected_instruction", "cor
 
 function correction(box) {
   if (box.value === box.defaultValue) return "";
-  return box.value.trim() || (box.name === "input" ? "<noinput>" : "");
+  return box.value.trim() || (box.name === "input" ? NO_INPUT : "");
 }
 
 function judged(article) {

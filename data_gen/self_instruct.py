@@ -11,7 +11,7 @@ import os
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 
 from data_gen import UsageError
@@ -29,8 +29,8 @@ from data_gen.languages import load_pack
 from data_gen.limits import BudgetReached, Usage
 from data_gen.planner import SelfInstruct, cells_of, load_material, load_tasks
 from data_gen.progress import Snapshot, eta
-from data_gen.prompt import SIDES
 from data_gen.readable import dollars, tokens
+from data_gen.record import SIDES
 from data_gen.task import Task
 from data_gen.teacher import Teacher
 
@@ -96,6 +96,20 @@ def _hold_to_config(journal: Journal, config: SelfInstructConfig, digests: dict[
     else:
         check_same(journal.config(), identity)
     return lag
+
+
+def _checked_before(config: SelfInstructConfig, asked: set[str], show: Shows) -> SelfInstructConfig:
+    """Without the checks that nothing was ever asked for: nothing will be now."""
+    on = config.checks
+    kept = ChecksConfig(
+        majority_samples=on.majority_samples if "majority" in asked else 0,
+        min_chrf=on.min_chrf if "back_translation" in asked else 0.0,
+        ethics=on.ethics and "ethics" in asked,
+        min_quality=on.min_quality if "quality" in asked else 0,
+    )
+    if kept != on:
+        show.say("checks of which the journal has no verdict are left out; without --parse_only they are asked for")
+    return replace(config, checks=kept)
 
 
 @contextmanager
@@ -195,6 +209,8 @@ def run(
         lag = _hold_to_config(journal, config, digests, keep=not parse_only)
         if journal.open_batches() and not config.teacher.batch and not parse_only:
             raise UsageError(f"a batch of {workdir} is still with the provider: give --config.teacher.batch=true to fetch it")
+        if parse_only:
+            config = _checked_before(config, journal.checks(), show)
         given_up = load_tasks(config, journal.tasks() - tasks.keys())  # their targets are 0 now
         acceptance = make_acceptance(config, tasks | given_up, journal)
         if config.language_id and not acceptance.identifier:
@@ -218,6 +234,9 @@ def run(
         for idx in list(acceptance.pending):
             acceptance.settle(idx)  # asked nothing more of them
         write_rejects(journal, workdir)
+        if not acceptance.total.total():
+            reasons = ", ".join(f"{count} {reason}" for reason, count in acceptance.rejected.most_common(3))
+            raise UsageError(f"no item is accepted ({reasons or 'none came'}): no data is written; see {workdir}/rejected.jsonl")
         data_dir = write_dataset(
             acceptance, account, workdir, pool_lag=lag, requests=order.accepted - order.failed, command=command, jsonl=jsonl
         )

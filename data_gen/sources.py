@@ -8,8 +8,8 @@ import fsspec
 
 from data_gen import UsageError
 from data_gen.languages import ENGLISH
-from data_gen.prompt import FIELDS, SIDES
-from data_gen.record import Item, item_messages, record_id
+from data_gen.record import SIDES, Item, item_messages, record_id
+from data_gen.task import FIELDS
 
 SAMPLE = "sample"  # the set shipped with data_gen
 
@@ -28,7 +28,8 @@ def read_english(path: str, heldout_share: float) -> tuple[dict[str, list[tuple[
                 text = file.read()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"translate={path} cannot be read: {error}; give a JSONL file, or {SAMPLE!r}") from error
-    items = dict(_item(path, number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip())
+    lines = enumerate(text.split("\n"), start=1)  # splitlines() would split at U+2028 inside a string
+    items = dict(_item(path, number, line) for number, line in lines if line.strip())
     if not items:
         raise UsageError(f"translate={path} has no items; a line is {{{', '.join(map(json.dumps, FIELDS))}}}")
     sides: dict[str, list[tuple[str, Item]]] = {side: [] for side in SIDES}

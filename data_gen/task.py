@@ -7,6 +7,8 @@ from typing import Any
 from data_gen.languages import ENGLISH, Pack
 from data_gen.record import CONVERSATION, SINGLE, Item
 
+TAGGED, JSON_SCHEMA = REPLY_FORMATS = ("tagged", "json_schema")
+FIELDS = ("instruction", "input", "output")
 LOCAL_CHECKS = ("label", "arithmetic", "choice")  # checks.py
 ASKED_CHECKS = ("majority", "back_translation", "ethics", "quality")  # judging.py
 _KINDS: dict[str, tuple[Any, ...]] = {
@@ -65,7 +67,9 @@ def read_rules(table: dict[str, Any]) -> Rules:
             raise ValueError(f"{key} = {value!r}; there are {', '.join(map(repr, _KINDS[key]))}")
         if key in ("input", "may_decline", "min_words", "max_words") and type(value) is not types[key]:
             raise ValueError(f"{key} = {value!r} is no {getattr(types[key], '__name__', types[key])}")
-    known = LOCAL_CHECKS + ASKED_CHECKS
-    if unknown := [name for name in table.get("checks", ()) if name not in known]:
+    known, checks = LOCAL_CHECKS + ASKED_CHECKS, table.get("checks", [])
+    if not isinstance(checks, list):
+        raise ValueError(f"checks = {checks!r} is no list, such as ['quality']; there are {', '.join(known)}")
+    if unknown := [name for name in checks if name not in known]:
         raise ValueError(f"unknown check {unknown[0]!r}; there are {', '.join(known)}")
     return Rules(**table)

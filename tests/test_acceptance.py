@@ -12,13 +12,15 @@ from data_gen import UsageError
 from data_gen.acceptance import Acceptance, Settled
 from data_gen.config import ChecksConfig, SelfInstructConfig, Targets
 from data_gen.estimate import estimate
+from data_gen.filters import reject_reason
 from data_gen.journal import ACCEPTED, Journal, Request, open_journal
 from data_gen.judging import AGAIN, Question
 from data_gen.planner import load_tasks
 from data_gen.record import Item, item_messages, record_id
 from data_gen.self_instruct import make_acceptance
+from data_gen.task import Task
 from tests.local_teacher import LETTERS, LocalTeacher, completion
-from tests.test_self_instruct import NONE, config, generate, outcome, query
+from tests.test_self_instruct import NONE, Said, config, generate, outcome, query
 
 WORDS = random.Random(0)
 
@@ -73,6 +75,16 @@ def test_new_items_are_kept_with_where_they_are(journal: Journal) -> None:
     assert line["instruction"] == items[1].instruction and line["id"] == record_id(item_messages(items[1]))
     assert set(line["meta"]) == {"side", "rouge", "nearest"}
     assert acceptance.total["generation", "train"] == 2 and not acceptance.waiting["generation", "train"]
+
+
+def test_what_was_computed_is_noted_too(journal: Journal) -> None:
+    acceptance = begin(journal, targets=Targets(**{**NONE, "reasoning": 10}))
+    choice = "سب سے بڑا عدد کون سا ہے؟ (الف) 3 (ب) 9 (ج) 7"
+    both = Item("reasoning", choice, "", "6 + 3 = 9\nجواب: (ب) 9", "ur")
+    neither = Item("reasoning", "احمد بلال سے لمبا ہے۔ سب سے لمبا کون ہے؟", "", "احمد آگے ہے۔\nجواب: احمد", "ur")
+    settled = judge(acceptance, both, neither)
+    lines = [json.loads(journal.item(*place)) for place in settled.places] if settled else []
+    assert [line["meta"].get("scores") for line in lines] == [{"arithmetic": 1.0, "choice": 1.0}, None]
 
 
 def test_twins_of_instructions_and_of_answers(journal: Journal) -> None:
@@ -142,7 +154,7 @@ def test_items_wait_for_their_verdicts(journal: Journal) -> None:
     [idx] = acceptance.pending
     cell = ("generation", "train")
     assert (acceptance.total[cell], acceptance.waiting[cell]) == (0, 3)
-    assert {json.loads(line)["reason"] for line in journal.rejected()} == {"unchecked", "empty_output"}
+    assert {json.loads(line)["reason"] for line in journal.rejected()} == {"empty_output"}
     assert ask(acceptance, idx, "quality", 0, [0, 1, 3], ["4", "2"]) is None
     assert LEFT_OUT == [Question("quality", AGAIN, (3,))], "what is left out is asked once again"
     settled = ask(acceptance, idx, "quality", AGAIN, [3], [""])
@@ -154,6 +166,19 @@ def test_items_wait_for_their_verdicts(journal: Journal) -> None:
     assert json.loads(line)["scores"] == {"quality": 2.0} and json.loads(line)["instruction"] == items[1].instruction
     assert (acceptance.total[cell], acceptance.waiting[cell]) == (1, 0)
     assert ask(acceptance, idx, "quality", 0, [0], ["4"]) is None, "asked again of what is settled"
+
+
+def test_what_was_asked_about_other_items_is_read_all_the_same(journal: Journal) -> None:
+    """A question in the journal is of an earlier run, whose filters let other items through."""
+    acceptance = begin(journal, checks=ChecksConfig(min_quality=3))
+    judge(acceptance, story(), dataclasses.replace(story(), output=""), story())
+    [idx] = acceptance.pending
+    settled = ask(acceptance, idx, "quality", 0, [0, 1, 2], ["4", "", "4"])
+    assert outcomes(settled) == {ACCEPTED: 2, "empty_output": 1} and not LEFT_OUT, "item 1 is of no interest any more"
+    judge(acceptance, story(), story(), story())
+    [idx] = acceptance.pending
+    assert ask(acceptance, idx, "quality", 0, [0, 2], ["4", "4"]) is None
+    assert LEFT_OUT == [Question("quality", AGAIN, (1,))], "item 1 was not asked about then"
 
 
 def test_a_check_whose_request_failed_rejects_as_unchecked(journal: Journal) -> None:
@@ -213,9 +238,9 @@ def test_other_thresholds_read_the_same_verdicts(tmp_path: Path) -> None:
         first = generate(tmp_path, made)
         asked = server.asked.total()
         made.checks = ChecksConfig(min_quality=5, ethics=True)
-        second = generate(tmp_path, made, parse_only=True)
-        assert server.asked.total() == asked
-        assert not any(sum(sides.values()) for sides in second.accepted.values())
+        with pytest.raises(UsageError, match="no item is accepted .*quality_low"):
+            generate(tmp_path, made, parse_only=True)
+        assert server.asked.total() == asked and (tmp_path / "data" / "manifest.json").exists()
         made.checks = CHECKS
         third = generate(tmp_path, made, parse_only=True)
     assert (third.accepted, third.rejected) == (first.accepted, first.rejected)
@@ -231,6 +256,34 @@ def test_a_higher_threshold_asks_for_more(tmp_path: Path) -> None:
     assert later.rejected["quality_low"] and {task: s["train"] for task, s in later.accepted.items()} == TARGETS
     scored = [json.loads(line) for (line,) in query(tmp_path, f"SELECT line FROM item WHERE outcome = '{ACCEPTED}'")]
     assert scored and all(fields["meta"]["scores"]["quality"] >= 3 for fields in scored)
+
+
+def test_other_filters_ask_about_the_items_they_let_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def strict(item: Item, task: Task) -> str | None:
+        return "copied" if len(item.output) % 2 else reject_reason(item, task)
+
+    with LocalTeacher() as server:
+        made = config(server.base_url, targets=TARGETS, checks=CHECKS)
+        with monkeypatch.context() as patched:
+            patched.setattr("data_gen.acceptance.reject_reason", strict)
+            assert generate(tmp_path, made).rejected["copied"] > 20
+        made.targets.generation = 90
+        later = generate(tmp_path, made)
+        made.targets.generation = 40
+        later = generate(tmp_path, made)
+    assert later.rejected.get("unchecked", 0) == 0 and later.accepted["generation"]["train"] == 40
+    scored = [json.loads(line) for (line,) in query(tmp_path, f"SELECT line FROM item WHERE outcome = '{ACCEPTED}'")]
+    assert scored and all(fields["meta"]["scores"]["quality"] >= 3 for fields in scored)
+
+
+def test_parse_only_leaves_out_checks_that_were_never_asked_for(tmp_path: Path) -> None:
+    with LocalTeacher() as server:
+        made, said = config(server.base_url, targets=TARGETS), Said()
+        first = generate(tmp_path, made)
+        made.checks = CHECKS
+        again = generate(tmp_path, made, parse_only=True, show=said)
+    assert (again.accepted, again.rejected) == (first.accepted, first.rejected)
+    assert any("are left out" in line for line in said)
 
 
 def test_the_estimate_counts_the_checks(tmp_path: Path) -> None:

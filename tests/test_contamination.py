@@ -92,6 +92,40 @@ def test_decisions_are_those_of_a_plain_loop(tmp_path: Path) -> None:
         assert 0 < found < len(sides[1])
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "b.json", "c.csv"])
+def test_what_many_rows_share_is_left_out(tmp_path: Path, name: str) -> None:
+    """An instruction above every question, and three that take turns; a passage of a few questions is compared."""
+    forms = ["درج ذیل سوال کا درست جواب لکھیں", *(f"سوال کو غور سے پڑھیں اور {how} جواب دیں" for how in ("مختصر", "مکمل", "درست"))]
+    passages = [f"{' '.join(chr(0x0628 + n) * k for k in range(1, 8))} کی کہانی" for n in range(12)]
+    rows = [
+        {"do": forms[0], "how": forms[1 + n % 3], "text": passages[n // 4], "question": f"سوال {n} میں یہ بتائیں کہ {n} کیا ہے"}
+        for n in range(48)
+    ]
+    if name.endswith("csv"):
+        body = "\n".join([",".join(rows[0]), *(",".join(row.values()) for row in rows)])
+    else:
+        body = json.dumps({"version": 1, "data": rows}) if name == "b.json" else "\n".join(map(json.dumps, rows))
+    ngrams = load_ngrams([write(tmp_path / name, body)])
+    for form in forms:
+        assert not contaminated(f"{form}: لاہور کہاں ہے؟", ngrams)
+    assert all(contaminated(f"پڑھیں: {row['text']}", ngrams) and contaminated(row["question"], ngrams) for row in rows)
+
+
+def test_a_small_file_has_its_form_too(tmp_path: Path) -> None:
+    rows = [{"do": SHORT, "question": f"{number} {LONG}"} for number in ("پہلا", "دوسرا", "تیسرا")]
+    ngrams = load_ngrams([write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows)))])
+    assert not contaminated(SHORT, ngrams) and contaminated(LONG, ngrams)
+    assert contaminated(SHORT, load_ngrams([write(tmp_path / "b.jsonl", "\n".join(map(json.dumps, rows[:2])))]))
+    with pytest.raises(UsageError, match="no text of 6 words or more .beside what many rows share."):
+        load_ngrams([write(tmp_path / "c.txt", f"{SHORT}\n" * 3)])
+
+
+def test_line_separators_inside_of_a_string_end_no_line(tmp_path: Path) -> None:
+    lines = [json.dumps({"q": f"{text}{mark}جی"}, ensure_ascii=False) for text, mark in ((LONG, "\u2028"), (SHORT, "\u0085"))]
+    ngrams = load_ngrams([write(tmp_path / "a.json", "\n".join(lines))])
+    assert contaminated(LONG, ngrams) and contaminated(f"{SHORT} جی", ngrams)
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [

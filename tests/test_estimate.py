@@ -21,8 +21,9 @@ from data_gen.journal import Journal, open_journal
 from data_gen.languages import load_pack
 from data_gen.limits import Usage, token_bound
 from data_gen.progress import show
-from data_gen.prompt import build_messages, load_task
+from data_gen.prompt import build_messages
 from data_gen.record import canonical_json
+from data_gen.seeds import load_task
 from data_gen.self_instruct import Summary, run
 
 NONE = dict.fromkeys(asdict(Targets()), 0)
@@ -75,7 +76,7 @@ def test_going_on_is_estimated_from_what_is_there(begun: tuple[Path, Summary]) -
     assert found.known_from == f"{before.requests} replies of this work directory"
     assert estimate(config(**dict.fromkeys(ALIF, 20)), str(workdir)).requests == 0
     real = used(generate(more, workdir), before)
-    assert ratios(found, real) == pytest.approx([1, 1, 1], abs=0.25)
+    assert ratios(found, real) == pytest.approx([1, 1, 1], abs=0.3)
 
 
 # --- a journal made by hand

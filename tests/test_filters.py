@@ -9,8 +9,8 @@ import pytest
 from data_gen.checks import check_reason, equations, offered_labels
 from data_gen.filters import answer_language, reject_reason
 from data_gen.languages import load_pack
-from data_gen.prompt import load_task
 from data_gen.record import CONVERSATION, Item
+from data_gen.seeds import load_task
 from data_gen.task import Rules, Task
 
 URDU = load_pack("ur")
@@ -91,10 +91,13 @@ def test_rejects(reason: str, rejected: Item) -> None:
     assert why_not(rejected) == reason
 
 
-def test_labels_are_the_last_brackets_of_several() -> None:
-    assert offered_labels("(ہاں، نہیں) قسم بتائیں (کھیل، سیاست ، صحت): خبر (نئی)") == ["کھیل", "سیاست", "صحت"]
+def test_labels_stand_in_any_brackets() -> None:
+    assert offered_labels("قسم بتائیں (کھیل، سیاست ، صحت): خبر (نئی)") == ["کھیل", "سیاست", "صحت"]
+    assert offered_labels("(ہاں، نہیں): دال (چنا, ماش)") == ["ہاں", "نہیں", "چنا", "ماش"]
+    assert offered_labels("(ہاں/نہیں)") == ["ہاں", "نہیں"] and offered_labels("(ہاں یا نہیں)") == []
+    for last in ("، ملا جلا", " یا ملا جلا", "، یا «ملا جلا»"):
+        assert offered_labels(f"(مثبت، منفی{last})", "یا") == ["مثبت", "منفی", "ملا جلا"]
     assert offered_labels("قسم بتائیں (کھیل)") == []
-    assert offered_labels("قسم بتائیں (a, b)", ",") == ["a", "b"]
 
 
 @pytest.mark.parametrize(

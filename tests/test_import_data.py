@@ -247,6 +247,18 @@ def test_a_wrong_input_is_given_up_long_before_its_end() -> None:
         list(rows())
 
 
+@pytest.mark.parametrize("name", ["d[1].jsonl", "q?.jsonl", "x[2]/a*.jsonl"])
+def test_a_name_that_looks_like_a_pattern_is_a_name_if_there_is_such_a_file(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    jsonl(tmp_path / name, [{"text": TEXTS[0]}])
+    jsonl(tmp_path / "qq.jsonl", [{"text": TEXTS[1]}])
+    for path in (tmp_path / name, f"file://{tmp_path / name}"):
+        assert [row.columns["text"] for row in read_rows(str(path))] == TEXTS[:1]
+    if "/" in name:
+        assert len(list(read_rows(str((tmp_path / name).parent)))) == 1
+    assert len(list(read_rows(str(tmp_path / "*q*.jsonl")))) == 1 + name.startswith("q")
+
+
 @pytest.mark.parametrize(
     ("name", "body", "words"),
     [

@@ -10,8 +10,8 @@ import pytest
 from data_gen.config import ChecksConfig, SelfInstructConfig
 from data_gen.judging import Question, chrf, question_body, questions, read_answers, source_text, verdict
 from data_gen.languages import load_pack
-from data_gen.prompt import load_task
 from data_gen.record import Item
+from data_gen.seeds import load_task
 from tests.local_teacher import completion
 
 TASKS = {
@@ -53,9 +53,9 @@ def test_a_question_shows_its_items_in_order_and_no_more_than_it_may() -> None:
     content = json.loads(back)["messages"][0]["content"]
     assert content.endswith(f"### 1\nInto: English\nText: {INTO_URDU.output}\n### 2\nInto: Urdu\nText: {INTO_ENGLISH.output}")
     assert "Ali made tea at home" not in content
-    judged = SelfInstructConfig(checks=ChecksConfig(min_quality=3, model="judge"), temperature=None)
+    judged = SelfInstructConfig(checks=ChecksConfig(min_quality=3), temperature=None)
     body = json.loads(question_body(judged, task, Question("quality", 0, (3,)), [SUM], rng))
-    assert body["model"] == "judge" and "temperature" not in body
+    assert "temperature" not in body
 
 
 @pytest.mark.parametrize(
@@ -124,8 +124,8 @@ def chrf_by_hand(hypothesis: str, reference: str) -> float:
 
 def test_back_translation_is_chrf_with_the_source() -> None:
     source = "Ali made tea at home yesterday."
-    assert source_text(INTO_URDU) == source and source_text(INTO_ENGLISH) == "علی نے چائے بنائی۔"
-    assert source_text(Item("translation", "How do you say this in Urdu? Where is it?", "", "", "ur")) == "Where is it?"
+    assert source_text(INTO_URDU, TASKS["translation"]) == source
+    assert source_text(INTO_ENGLISH, TASKS["translation"]) == "علی نے چائے بنائی۔"
     for back in ("Yesterday Ali made tea at home.", "Ali cooked tea in the house yesterday.", "The children play cricket."):
         said = verdict("back_translation", INTO_URDU, TASKS["translation"], [back], ALL)
         assert said.score == pytest.approx(chrf_by_hand(back.casefold(), source.casefold()), abs=0.1)

@@ -20,9 +20,9 @@ from data_gen.offline import words as w
 from data_gen.offline.essays import ESSAYS
 from data_gen.offline.grammar import Item, spoil
 from data_gen.offline.more import FIELDS, MAKERS, MIN_LONG_WORDS, PLANS, TRANSLATIONS
-from data_gen.prompt import load_task
 from data_gen.record import Item as Candidate
 from data_gen.record import turns
+from data_gen.seeds import load_task
 from data_gen.text import script_share, tokens
 from data_gen.text.shipped import text_records
 

@@ -30,7 +30,7 @@ from data_gen.offline.grammar import MAKERS, Item, make_item
 from data_gen.offline.items import write_items
 from data_gen.offline.judge import Manners
 from data_gen.offline.teacher import MODEL, Server, complete, drawn_latency, serve
-from data_gen.prompt import load_task
+from data_gen.seeds import load_task
 from data_gen.text import script_share
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -15,18 +15,18 @@ from data_gen.config import Targets
 from data_gen.languages import Pack, load_pack
 from data_gen.limits import Usage
 from data_gen.prompt import (
-    REPLY_FORMATS,
     SYSTEM,
     build_messages,
     example_block,
-    load_task,
     parse_reply,
     reply_choice,
     reply_usage,
     response_format,
 )
 from data_gen.record import Item, item_messages
-from data_gen.task import Task
+from data_gen.seeds import load_task
+from data_gen.sources import read_english
+from data_gen.task import REPLY_FORMATS, Task
 from tests.local_teacher import block, completion
 
 TASKS = [name for name in vars(Targets()) if name != "translated"]
@@ -88,13 +88,49 @@ def test_a_larger_share_takes_more_whole_topics(tmp_path: Path) -> None:
         ({**SEED, "topic": "t", "output": ""}, "empty_output"),
         ({**SEED, "topic": "t", "output": "Lahore is a city."}, "wrong_language"),
         ({**SEED, "topic": "t", "language": "xx"}, "language 'xx'; there are ur, en, ur-Latn, ur-x-mixed"),
-        ({**SEED, "topic": "t", "answer": ""}, "answer"),
-        ({"topic": "t"}, "missing"),
+        ({**SEED, "topic": "t", "answer": ""}, "has 'answer'; a seed has topic, instruction, input, output, language, and nothing"),
+        ({"topic": "t", **SEED, "output": None}, "output is null; all of a seed is text"),
+        ({"topic": ["t"], **SEED}, "topic is an array"),
+        ({"topic": "t", **SEED, "input": 3}, "input is a number"),
+        (
+            {"topic": "t", **{key: value for key, value in SEED.items() if key != "output"}},
+            "lacks output; a seed has topic, instruction, input, output, language$",
+        ),
+        (SEED, "lacks topic"),
+        ({"topic": "t"}, "lacks instruction, input, output, language"),
+        ([SEED], "is an array; a seed has topic, instruction, input, output, language, in one JSON object"),
+        ("null", "is null; a seed has"),
+        ("[" * 100_000, "recursion"),
     ],
 )
 def test_a_bad_seed_is_named(tmp_path: Path, seed: object, words: str) -> None:
     root = write_task(tmp_path, [{**SEED, "topic": "a"}, seed])
     with pytest.raises(UsageError, match=f"seeds.jsonl:2: .*{words}"):
+        toy(root)
+
+
+def test_blank_lines_of_seeds_are_passed_over_and_a_line_ends_at_a_line_end(tmp_path: Path) -> None:
+    """U+2028 and U+0085 are line ends to str.splitlines, and text to JSON."""
+    odd = {**SEED, "topic": "b", "output": "لاہور\u2028ایک بڑا\u0085شہر ہے۔"}
+    task = toy(write_task(tmp_path, [{**SEED, "topic": "a"}, "", "  ", odd, "", ""]))
+    assert [(seed, item.topic) for seed, item in task.seeds["train"]] == [("seed:toy:1", "a"), ("seed:toy:4", "b")]
+    assert task.seeds["train"][1][1].output == "لاہور\nایک بڑا\u0085شہر ہے۔"
+    with pytest.raises(UsageError, match="seeds.jsonl has no seed"):
+        toy(write_task(tmp_path, ["", ""]))
+
+
+def test_english_items_may_have_line_separators_in_them(tmp_path: Path) -> None:
+    items = [{"instruction": f"Say {mark!r}.", "input": "", "output": f"one{mark}two"} for mark in ("\u2028", "\u0085")]
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(item, ensure_ascii=False) for item in items) + "\n", encoding="utf-8")
+    sides, _ = read_english(str(tmp_path / "a.jsonl"), 0)
+    assert [item.output for _, item in sides["train"]] == ["one\u2028two", "one\u0085two"] and not sides["heldout"]
+
+
+@pytest.mark.parametrize("name", ["seeds.jsonl", "prompt.txt", "task.toml"])
+def test_a_file_that_is_not_utf8_is_named(tmp_path: Path, name: str) -> None:
+    root = write_task(tmp_path, [{**SEED, "topic": "a"}])
+    (root / "toy" / name).write_bytes(b"\xd8\xff")
+    with pytest.raises(UsageError, match=f"toy/{name} is not UTF-8 .*save it as UTF-8"):
         toy(root)
 
 
@@ -122,6 +158,9 @@ def test_a_conversation_has_turns_and_an_input_is_there_where_it_is_wanted(tmp_p
         ('form = "poem"', "form = 'poem'; there are 'single', 'conversation'"),
         ('checks = ["spelling"]', "unknown check 'spelling'; there are label, arithmetic"),
         ("input = 1", "input = 1 is no bool"),
+        ("checks = 3", r"checks = 3 is no list, such as \['quality'\]; there are label, arithmetic"),
+        ('checks = "quality"', "checks = 'quality' is no list"),
+        ("checks = [3]", "unknown check 3"),
         ("input = ", "Invalid value"),
     ],
 )
@@ -149,7 +188,7 @@ def test_missing_task_and_single_topic(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="toy: .*task.toml is missing"):
         toy(tmp_path)
     root = write_task(tmp_path, [{**SEED, "topic": "a"}])
-    with pytest.raises(UsageError, match="leaves no seed to train on"):
+    with pytest.raises(UsageError, match="leaves no seed to train on; the seeds have 1 topic: give seeds on two topics or more"):
         toy(root, heldout_share=0.1, seed=0)
 
 

@@ -26,6 +26,7 @@ TRAINING = (
     "x_instruction_sft.py:ten", "qwen3_4b_urdu.py:cpt", "qwen3_4b_urdu.py:sft", "qwen3_4b_urdu.py:nf4",
     "llama3_2_3b_urdu.py:cpt", "llama3_2_3b_urdu.py",
 )  # fmt: skip
+DATA = ("urdu_instruct.py", "urdu_instruct.py:more", "sindhi_instruct.py")
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ("base", "cpt", "sft", "base,quick", "cpt,quick", "sft,quick", "")
 SIZES = {"rms_norm_eps": 1e-5, "max_position_embeddings": 8192}
@@ -59,12 +60,28 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("recipe", [*TRAINING, *(f"tiny.py:{part}" for part in (*TINY, "data", "data,quick"))])
+@pytest.mark.parametrize("recipe", [*TRAINING, *DATA, *(f"tiny.py:{part}" for part in (*TINY, "data", "data,quick"))])
 def test_recipe_is_well_typed_and_valid(recipe: str) -> None:
     config = load_recipe(f"configs/{recipe}")
     assert isinstance(config, (TrainConfig, SelfInstructConfig))
     check_types(config)
     config.validate()
+
+
+def test_every_recipe_is_among_those_tried() -> None:
+    tried = {recipe.partition(":")[0] for recipe in (*TRAINING, *DATA)} | {"tiny.py", "prices.py"}
+    assert {path.name for path in (ROOT / "configs").glob("[!_]*.py")} == tried
+
+
+def test_alifs_targets_are_the_published_ones() -> None:
+    """Counts of Urdu-Instruct in the authors' README."""
+    published = {
+        "translation": 10_001, "reasoning": 9_590, "ethics": 9_002, "question_answering": 8_177, "generation": 5_907,
+        "classification": 4_662, "sentiment": 4_347,
+    }  # fmt: skip
+    config = load_recipe("configs/urdu_instruct.py")
+    assert {name: count for name, count in vars(config.targets).items() if count} == published
+    assert sum(published.values()) == 51_686 and config.seeds_per_prompt == 4 and config.pool_per_prompt == 2
 
 
 def test_unknown_part_is_named() -> None:

@@ -17,13 +17,28 @@ from typing import Any
 
 import pytest
 
-from data_gen import UsageError
+from data_gen import UsageError, charts
 from data_gen.journal import Journal, Review, open_journal
+from data_gen.languages import load_pack
 from data_gen.limits import Usage
 from data_gen.record import Item, Record, canonical_json, item_messages
-from data_gen.review import COLUMNS, Sampled, _agreement, _shares, left_out, read_sheet, reviewed, sample_items, summary, wilson
+from data_gen.review import (
+    COLUMNS,
+    ERRORS,
+    VERDICTS,
+    Sampled,
+    _agreement,
+    _shares,
+    left_out,
+    read_by_people,
+    read_sheet,
+    reviewed,
+    sample_items,
+    summary,
+    wilson,
+)
 from data_gen.review import write_sheet as write
-from data_gen.review_page import _isolated
+from data_gen.review_page import page
 
 ROOT = Path(__file__).resolve().parents[1]
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -161,14 +176,25 @@ def test_the_page_is_whole_in_itself_and_set_as_its_language_is(journal: Journal
     english = re.findall(r'<p dir="ltr">(This is book \d+ &amp; more\.)</p>', html)
     assert len(english) == len(page.all("article", **{"data-task": "translation"})) > 0
     assert html.count("یہ کتاب نمبر") == 2 * len(english), "to be read and to be corrected"
-    assert '<p dir="rtl" lang="ur" class="own">اور سب سے بڑا شہر؟</p>' in html, "a turn of its own"
+    assert '<p dir="rtl" lang="ur">اور سب سے بڑا شہر؟</p>' in html, "a turn of its own"
 
 
-def test_english_in_a_line_from_right_to_left_keeps_its_full_stop() -> None:
-    assert _isolated("ترجمہ: Is it <true>?") == 'ترجمہ: <bdi dir="ltr">Is it</bdi> &lt;<bdi dir="ltr">true</bdi>&gt;?'
-    assert _isolated("ترجمہ کریں: The park. اور") == 'ترجمہ کریں: <bdi dir="ltr">The park.</bdi> اور'
-    assert _isolated("زبان (Python) ہے") == 'زبان (<bdi dir="ltr">Python</bdi>) ہے'
-    assert _isolated("f(x) کا") == '<bdi dir="ltr">f(x)</bdi> کا' and _isolated("سلام ۔") == "سلام ۔"
+def test_texts_are_set_as_in_the_report() -> None:
+    """English in a line from right to left keeps its full stop, a calculation is written from left to right, an empty box waits
+    for the language.
+    """
+    item = Item("reasoning", "ترجمہ کریں: The park. اور", "", "زبان (Python) ہے\n12 - 5 = 7\nجواب: 7", "ur")
+    html = page([("#1", item)], load_pack("ur"), VERDICTS, ERRORS)
+    assert re.findall("<p (?!class).*?</p>", html)[-4:] == [
+        '<p dir="rtl" lang="ur">ترجمہ کریں: <bdi dir="ltr" lang="en">The park.</bdi> اور</p>',
+        '<p dir="rtl" lang="ur">زبان (<bdi dir="ltr" lang="en">Python</bdi>) ہے</p>',
+        '<p dir="ltr" class="sum">12 - 5 = 7</p>',
+        '<p dir="rtl" lang="ur">جواب: 7</p>',
+    ]
+    boxes = re.findall('<textarea name="input" (.*?)>', html)
+    assert boxes == ['dir="rtl" lang="ur"'] and f"p:lang(ur),textarea:lang(ur){{font-family:{charts.NASTALIQ}" in html
+    sindhi = page([("#1", Item("generation", "لکو", "", "سلام", "sd"))], load_pack("sd"), VERDICTS, ERRORS)
+    assert f"p:lang(sd),textarea:lang(sd){{font-family:{charts.NASKH}" in sindhi
 
 
 BROWSER = """
@@ -350,6 +376,18 @@ def test_the_summary(journal: Journal, tmp_path: Path) -> None:
         "errors    1 fact; 1 corrected",
         "agreement with Sara: 1 of 2 the same (50%, κ = 0.00)",
     ]
+
+
+def test_the_card_counts_an_item_once_and_only_while_it_is_accepted(journal: Journal) -> None:
+    assert read_by_people(journal) == ""
+    journal.keep_reviews([Review("gone", "Ali", "2026-11-01", "wrong"), said(8, "unsure"), said(8, "unsure", "Sara")])
+    assert read_by_people(journal) == ""
+    both = [said(n, "ok", who) for n in (2, 3, 4) for who in ("Ali", "Sara")]
+    journal.keep_reviews([*both, said(6, "wrong"), said(6, "ok", "Sara"), said(7, "unsure"), said(7, "ok", "Sara")])
+    low, high = (f"{100 * end:.1f}%" for end in wilson(1, 5))
+    assert read_by_people(journal) == (
+        f"People read a sample before it was corrected: 1 of 5 items judged were wrong, 20.0% (95 % interval {low} to {high})."
+    )
 
 
 def test_the_command(tmp_path: Path) -> None:

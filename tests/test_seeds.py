@@ -12,8 +12,9 @@ from rapidfuzz.distance import Indel
 
 from data_gen.checks import choices, final_answer, offered_labels
 from data_gen.languages import load_pack
-from data_gen.prompt import SIDES, build_messages, load_task
-from data_gen.record import Item, item_messages
+from data_gen.prompt import build_messages
+from data_gen.record import SIDES, Item, item_messages
+from data_gen.seeds import load_task
 from data_gen.task import Task
 from data_gen.text import script_share, tokens
 

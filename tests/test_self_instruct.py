@@ -23,7 +23,7 @@ from data_gen.endpoint import TeacherConfig
 from data_gen.journal import open_journal
 from data_gen.languages import load_pack
 from data_gen.progress import Snapshot
-from data_gen.prompt import load_task
+from data_gen.seeds import load_task
 from data_gen.self_instruct import Summary, run
 from tests import plain_tfrecord
 from tests.local_teacher import Answer, LocalTeacher, block, completion
@@ -373,6 +373,29 @@ def test_lower_targets_give_up_what_has_no_reply(tmp_path: Path) -> None:
     made.teacher.base_url = server.base_url  # nobody listens there any more
     summary = generate(tmp_path, made)
     assert summary.accepted["generation"]["train"] == 20 and summary.failed == 2
+
+
+def test_a_task_that_is_done_is_no_reason_to_stop(tmp_path: Path) -> None:
+    """Its replies, read again, give nothing but items that are not wanted any more."""
+    with LocalTeacher() as server:
+        made = config(server.base_url, targets={"generation": 300})
+        generate(tmp_path, made)
+        made.targets.generation, made.targets.sentiment = 20, 15
+        summary = generate(tmp_path, made)
+    assert {task: sides["train"] for task, sides in summary.accepted.items()} == {"generation": 20, "sentiment": 15}
+
+
+def test_a_task_left_out_is_paid_no_more(tmp_path: Path) -> None:
+    with LocalTeacher() as server:
+        server.refuse_after = 6
+        made = config(server.base_url, targets={"generation": 60, "sentiment": 10})
+        with pytest.raises(UsageError, match="401"):
+            generate(tmp_path, made)
+        asked = set(server.asked)
+        made.targets.generation = 0
+        summary = generate(tmp_path, made)
+        assert not any(b"Task: generation" in body for body in set(server.asked) - asked)
+    assert {task: sides["train"] for task, sides in summary.accepted.items()} == {"sentiment": 10}
 
 
 def test_a_teacher_that_writes_nothing_is_not_asked_for_ever(tmp_path: Path) -> None:

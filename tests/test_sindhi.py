@@ -16,8 +16,8 @@ from data_gen.checks import arithmetic, check_reason
 from data_gen.filters import answer_language, reject_reason
 from data_gen.languages import load_pack
 from data_gen.offline.sindhi import MAKERS
-from data_gen.prompt import load_task
 from data_gen.record import Item
+from data_gen.seeds import load_task
 from data_gen.self_instruct import run
 from data_gen.task import Task
 from data_gen.text import script_share, tokens

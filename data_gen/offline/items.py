@@ -16,6 +16,7 @@ from data_gen.offline import more as offline_more
 from data_gen.offline import sindhi as offline_sindhi
 from data_gen.offline.bilingual import sentence_pair
 from data_gen.offline.grammar import Item, spoil
+from data_gen.record import NO_INPUT
 
 MAKERS: dict[str, dict[str, Callable[[random.Random], Item]]] = {  # by language and task
     "ur": {**offline_grammar.MAKERS, **offline_more.MAKERS},
@@ -141,7 +142,7 @@ def _long(item: Sent, size: int) -> Sent:
 
 
 def _tagged(item: Sent) -> str:
-    head = f"###\nInstruction: {item.instruction}\nInput: {item.input or '<noinput>'}"
+    head = f"###\nInstruction: {item.instruction}\nInput: {item.input or NO_INPUT}"
     return head if item.output is None else f"{head}\nOutput: {item.output}"
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from data_gen.offline.http import RequestError
 from data_gen.offline.items import MAKERS, TRANSLATED, tokens
+from data_gen.record import NO_INPUT
 
 MODEL = "offline-teacher"
 MAX_ITEMS = 500  # in one reply
@@ -87,7 +88,7 @@ def _blocks(prompt: str) -> list[tuple[str, dict[str, str]]]:
         labels = _LABELS[text[: text.index(":")]]
         _, *fields = labels.split(text)
         values = {name.lower(): value.strip() for name, value in zip(fields[::2], fields[1::2], strict=True)}
-        read.append((number, {name: "" if value == "<noinput>" else value for name, value in values.items()}))
+        read.append((number, {name: "" if value == NO_INPUT else value for name, value in values.items()}))
     return read
 
 

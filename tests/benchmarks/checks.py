@@ -24,8 +24,8 @@ from configs import urdu_instruct
 from data_gen.checks import CHECKS
 from data_gen.languages import load_pack
 from data_gen.progress import show
-from data_gen.prompt import load_task
 from data_gen.record import Item
+from data_gen.seeds import load_task
 from data_gen.self_instruct import run
 
 FAULT_RATE = 0.15

@@ -35,8 +35,9 @@ from data_gen.filters import reject_reason
 from data_gen.journal import ACCEPTED, Journal, Request, open_journal
 from data_gen.languages import load_pack
 from data_gen.progress import Snapshot
-from data_gen.prompt import build_messages, load_task, parse_reply
+from data_gen.prompt import build_messages, parse_reply
 from data_gen.record import canonical_json, item_messages, record_id
+from data_gen.seeds import load_task
 from data_gen.teacher import Teacher
 
 TASKS = ("generation", "reasoning", "ethics", "question_answering", "translation", "classification", "sentiment")
