@@ -75,7 +75,7 @@ def measure(workdir: Path, thresholds: dict[str, float]) -> dict[str, tuple[int,
         item = Item(**{name: line[name] for name in ("task", "instruction", "input", "output", "language", "form")})
         said = {check: CHECKS[check](item, task) is not None for check in task.rules.checks if check in CHECKS}
         scores = line.get("scores") or line.get("meta", {}).get("scores", {})
-        said |= {check: score < thresholds[check] for check, score in scores.items()}
+        said |= {check: score < thresholds[check] for check, score in scores.items() if check in thresholds}
         for check, rejected in said.items():
             if sent["fault"] is None or sent["fault"] in FAULTS[check]:
                 counts[check][sent["fault"] is not None, rejected] += 1
