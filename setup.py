@@ -50,6 +50,7 @@ IMPORT = [
     "datasets>=4,<6",
     "pyarrow>=20",
 ]
+GLOTLID = ["fasttext-predict>=0.9.2.4,<0.10"]
 VERIFY = [
     "torch==2.13.0",
     "transformers>=5.20,<6",
@@ -58,6 +59,7 @@ VERIFY = [
 # A TPU's compiler, for machines without one. 0.0.51 was measured; jax[tpu] has its own, an older one that does too.
 PLAN = ['libtpu>=0.0.42,<0.0.60; sys_platform == "linux" and platform_machine == "x86_64"']
 TOOLS = [
+    *GLOTLID,
     "beartype>=0.22,<0.24",
     "gguf>=0.19,<0.20",
     "mypy>=2.4,<2.5",
@@ -81,7 +83,7 @@ setup(
         "cuda": jax_requirement("[cuda12]"),
         "data": DATA,
         "gcs": ["gcsfs>=2025.3"],
-        "glotlid": ["fasttext-predict>=0.9.2.4,<0.10"],
+        "glotlid": GLOTLID,
         "import": IMPORT,
         "plan": PLAN,
         "tensorflow": ["tensorflow-cpu>=2.19"],  # for tests/test_contract.py and tests/benchmarks/shards.py alone

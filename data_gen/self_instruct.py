@@ -120,7 +120,8 @@ def _base_url(config: SelfInstructConfig, workdir: str, show: Shows) -> Iterator
         return
     from data_gen.offline import teacher as offline_teacher
 
-    show.say("offline teacher: grammars and word lists, not a language model")
+    scaled = "" if config.offline_scale == 1 else f"; asked for {config.offline_scale:g} of the targets (offline_scale)"
+    show.say(f"offline teacher: grammars and word lists, not a language model{scaled}")
     server = offline_teacher.serve(
         seed=config.seed,
         fault_rate=config.teacher.offline_fault_rate,
