@@ -156,7 +156,6 @@ def plain(s: Snapshot) -> str:
     parts = [
         f"accepted {done:,} of {wanted:,} ({percent(done, wanted)})",
         f"rejected {sum(s.rejected.values()):,}{_reasons(s, 3)}",
-        *([f"{s.checking:,} being checked"] if s.checking else []),
         f"requests {_requests(s)}",
         f"tokens {_tokens(s)}",
         *([_money(s)] if s.spent is not None else []),
@@ -178,6 +177,7 @@ def _whole(s: Snapshot) -> tuple[int, int]:
 
 def _requests(s: Snapshot) -> str:
     said = [f"{s.requests:,} answered", f"{s.in_flight:,} of {s.window:,} in flight"]
+    said += [f"{s.checking:,} items being checked"] if s.checking else []
     said += [f"{s.retries:,} tried again"] if s.retries else []
     said += [f"{s.failed:,} failed"] if s.failed else []
     return ", ".join(said)
@@ -250,8 +250,6 @@ def _figures(s: Snapshot) -> list[tuple[str, Text]]:
     reasons = [f"{count:,} {reason}" for reason, count in by_count[:REASONS]]
     if rest := sum(count for _, count in by_count[REASONS:]):
         reasons.append(f"{rest:,} for other reasons")
-    if s.checking:
-        reasons.append(f"{s.checking:,} being checked")
     now = Text(s.waiting, style="yellow") if s.waiting else Text("asking" if s.in_flight else "nothing under way")
     return [
         ("rejected", Text(", ".join(reasons) or "none")),

@@ -104,6 +104,12 @@ def test_what_is_not_known_is_not_said() -> None:
     assert sum("0 of 50" in line for line in lines) == 1, "one task needs no sum"
 
 
+def test_what_is_being_checked_is_said_on_both() -> None:
+    checking = Snapshot("t", {"ethics": (0, 50)}, checking=1234)
+    assert "1,234 items being checked" in plain(checking) and "being checked" not in plain(FULL)
+    assert any("1,234 items being checked" in line for line in drawn(checking, terminal()))
+
+
 def test_the_panel_says_it_all() -> None:
     text = "\n".join(drawn(FULL, terminal(100)))
     for said in (
