@@ -94,10 +94,11 @@ def thresholds(config: Any) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--items", type=int, default=5000)
-    wanted = parser.parse_args().items
+    parser.add_argument("--fault_rate", type=float, default=FAULT_RATE, help="share of the offline teacher's items that are faulty")
+    given = parser.parse_args()
     config = urdu_instruct.get_config()
-    config.teacher.offline_fault_rate = FAULT_RATE
-    config.offline_scale = wanted / sum(vars(config.targets).values())
+    config.teacher.offline_fault_rate = given.fault_rate
+    config.offline_scale = given.items / sum(vars(config.targets).values())
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         with show() as progress:
