@@ -50,6 +50,21 @@ IMPORT = [
     "datasets>=4,<6",
     "pyarrow>=20",
 ]
+# launch/ingest.py; of web archives too, where Parquet and the hub need IMPORT.
+INGEST = [
+    "datatrove>=0.10,<0.11",
+    "trafilatura>=2.3,<3",
+    "zstandard>=0.25,<0.26",
+]
+RAY = ["ray>=2.60,<3"]
+SERVE = [
+    "httptools>=0.9,<0.10",
+    "prometheus-client>=0.26,<0.27",
+    "pydantic>=2.14,<3",
+    "starlette>=1.10,<2",
+    "uvicorn>=0.54,<0.60",
+    'uvloop>=0.22; sys_platform != "win32"',
+]
 GLOTLID = ["fasttext-predict>=0.9.2.4,<0.10"]
 VERIFY = [
     "torch==2.13.0",
@@ -62,11 +77,13 @@ TOOLS = [
     *GLOTLID,
     "beartype>=0.22,<0.24",
     "gguf>=0.19,<0.20",
+    "lm-eval>=0.4.13,<0.5",
     "mypy>=2.4,<2.5",
     "pytest>=9,<10",
     "pytest-xdist>=3.8,<4",
     "rouge-score>=0.1.2,<0.2",
     "ruff>=0.17,<0.18",
+    "warcio>=1.8,<2",
 ]
 
 setup(
@@ -85,9 +102,12 @@ setup(
         "gcs": ["gcsfs>=2025.3"],
         "glotlid": GLOTLID,
         "import": IMPORT,
+        "ingest": INGEST,
         "plan": PLAN,
+        "ray": RAY,
+        "serve": SERVE,
         "tensorflow": ["tensorflow-cpu>=2.19"],  # for tests/test_contract.py and tests/benchmarks/shards.py alone
-        "test": [*DATA, *IMPORT, *VERIFY, *TOOLS, *PLAN],
+        "test": [*DATA, *IMPORT, *INGEST, *RAY, *SERVE, *VERIFY, *TOOLS, *PLAN],
         "tools": TOOLS,
         "tpu": jax_requirement("[tpu]"),
         "verify": VERIFY,

@@ -6,10 +6,12 @@ Not here: the kernels and their block sizes (attention_kernels.py).
 `B` batch, `T` query length, `S` key length, `N` query heads, `K` key/value heads, `H` head dim.
 """
 
+import math
 from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
@@ -21,6 +23,7 @@ from alif_jax.sharding import spec_of
 BACKENDS = ("xla", "chunked", "splash", "pallas", "cudnn")
 CHOICES = ("auto", *BACKENDS)  # of a config; `choose_backend` says what `auto` is
 PLATFORM = {"splash": "tpu", "pallas": "gpu", "cudnn": "gpu"}  # where a kernel runs; xla and chunked run everywhere
+SLOTS = 128  # of a cache that `attend_slots` reads at a time: fewer cost more loops, more are read in vain
 MULTIPLE = {"splash": TPU_LANES, "pallas": TRITON_BLOCK}  # of a row's tokens on one device
 
 
@@ -104,6 +107,56 @@ def _xla(
     not_later_BTS = q_positions[:, :, None] >= kv_positions[:, None, :]
     mask_B1TS = (same_segment_BTS & not_later_BTS)[:, None]
     return checkpoint_name(jax.nn.dot_product_attention(q, k, v, mask=mask_B1TS, implementation="xla"), CHECKPOINT_NAME)
+
+
+def attend_slots(
+    q_BTNH: Float[Array, "B T N H"],
+    keys: Float[Array, "layers rows S K H"],
+    values: Float[Array, "layers rows S K H"],
+    *,
+    layer: Int[Array, ""] | int,
+    q_positions_BT: Int[Array, "B T"],
+    first: Int[Array, ""] | int = 0,
+) -> Float[Array, "B T N H"]:
+    """Attention on rows first … + B of one layer of a cache whose slot p holds a row's position p: a query sees the slots up to
+    its own position.
+
+    For a CPU: one block of one row after the other, only those that the row's last query sees, with a running maximum and sum
+    (as in arXiv 2205.14135). So a row costs what it holds, one with all its queries at position -1 nothing (its output is 0), and
+    no bit of a row depends on another, nor on S.
+    """
+    B, T, N, H = q_BTNH.shape
+    S, K = keys.shape[2:4]
+    block = min(SLOTS, S)
+    q_BKGTH = jnp.moveaxis(q_BTNH.reshape(B, T, K, N // K, H), 1, 3).astype(jnp.float32) / math.sqrt(H)
+    blocks_B = jnp.max(q_positions_BT, axis=1) // block + 1
+    ends_B = jnp.cumsum(blocks_B)
+
+    def one_block(step: Array, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        row = jnp.sum(step >= ends_B)
+        seen = (step - ends_B[row] + blocks_B[row]) * block
+        start = jnp.minimum(seen, S - block)  # the last block may lie over the one before it
+        k_SKH, v_SKH = (
+            jax.lax.dynamic_slice(x, (layer, first + row, start, 0, 0), (1, 1, block, K, H))[0, 0].astype(jnp.float32)
+            for x in (keys, values)
+        )
+        slots_S = start + jnp.arange(block)
+        seen_TS = (slots_S <= q_positions_BT[row][:, None]) & (slots_S >= seen)
+        scores = jnp.where(seen_TS, jnp.einsum("kgth,skh->kgts", q_BKGTH[row], k_SKH), -jnp.inf)
+        most, total, sums = (x[row] for x in state)
+        higher = jnp.maximum(most, scores.max(axis=-1))
+        weights, kept = jnp.exp(scores - higher[..., None]), jnp.exp(most - higher)
+        sums = sums * kept[..., None] + jnp.einsum("kgts,skh->kgth", weights, v_SKH)
+        new = (higher, total * kept + weights.sum(axis=-1), sums)
+        most, total, sums = (jax.lax.dynamic_update_index_in_dim(x, y, row, 0) for x, y in zip(state, new, strict=True))
+        return most, total, sums
+
+    shape = q_BKGTH.shape
+    # The lowest finite number, not -inf: a block of which a query sees nothing would make its weights exp(-inf + inf)
+    start = (jnp.full(shape[:-1], jnp.finfo(jnp.float32).min), jnp.zeros(shape[:-1]), jnp.zeros(shape))
+    _, total, sums = jax.lax.fori_loop(0, ends_B[-1], one_block, start)
+    out_BKGTH = sums / jnp.maximum(total, 1.0)[..., None]
+    return jnp.moveaxis(out_BKGTH, 3, 1).reshape(B, T, N, H).astype(q_BTNH.dtype)
 
 
 # --- who may use which

@@ -21,6 +21,7 @@ from alif_jax.model import Params, Skeleton, empty_cache
 from alif_jax.sharding import batch_parts, constrain
 
 Decoding = tuple[Array, Array, Array, Array, Any]  # step, done [B], last token [B], output [B, M], cache
+COLDEST = 1e-6  # temperature; logits over a lower one leave fp32
 BUCKET = 64  # prompts are padded to a multiple of this, so that few lengths are compiled
 
 
@@ -153,7 +154,7 @@ def _decode(
     def choose(logits_BV: Float[Array, "B V"], step: Array) -> Array:
         if greedy:
             return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
-        kept_BV = keep_top_p(logits_BV / temperature, top_p)
+        kept_BV = keep_top_p(logits_BV / jnp.maximum(temperature, COLDEST), top_p)
         keys_B = jax.vmap(lambda row_key: jax.random.fold_in(row_key, step))(row_keys_B)
         return jax.vmap(jax.random.categorical)(keys_B, kept_BV).astype(jnp.int32)
 
@@ -183,5 +184,6 @@ def keep_top_p(logits_BV: Float[Array, "B V"], top_p: Float[Array, ""]) -> Float
     """Logits with all but the smallest set of tokens whose probability reaches `top_p` at −∞ (nucleus, arXiv 1904.09751)."""
     ordered_BV = jnp.sort(logits_BV, axis=-1, descending=True)
     before_BV = jnp.cumsum(jax.nn.softmax(ordered_BV, axis=-1), axis=-1) - jax.nn.softmax(ordered_BV, axis=-1)
-    smallest_B1 = jnp.min(jnp.where(before_BV < top_p, ordered_BV, jnp.inf), axis=-1, keepdims=True)
+    least = jnp.finfo(jnp.float32).tiny  # a smaller top_p counts as 0 on the device, and would keep none
+    smallest_B1 = jnp.min(jnp.where(before_BV < jnp.maximum(top_p, least), ordered_BV, jnp.inf), axis=-1, keepdims=True)
     return jnp.where(logits_BV >= smallest_B1, logits_BV, -jnp.inf)

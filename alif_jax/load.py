@@ -20,6 +20,7 @@ from alif_jax.hf import load_params, read_model_config, resolve_model
 from alif_jax.lora import QUANTIZATIONS, LoraConfig
 from alif_jax.model import Params, Skeleton, check_remat, skeleton
 from alif_jax.model_config import ModelConfig
+from alif_jax.peft import adapter_lora, is_adapter, read_adapter
 from alif_jax.sharding import replicated
 from alif_jax.tokenizer import Tokenizer, load_tokenizer
 
@@ -159,6 +160,50 @@ def load_model(
     tokenizer = load_tokenizer(directory)
     check_vocabulary(tokenizer, config)
     return Loaded(config, model, load_params(directory, model, model.frozen, mesh, config), tokenizer, mesh)
+
+
+def load_adapter(base: Loaded, path: str, *, step: str = "latest") -> Loaded:
+    """A PEFT adapter, or a run directory trained on the same base, on the arrays that `base` has loaded already.
+
+    What the adapter trains itself (adapters, whole tables) is its own, and what `base` does not hold as the adapter needs it
+    (quantised otherwise, trained there) is loaded from the base's directory. The tokenizer is the run's, or the one beside the
+    adapter, or the base's. step: of a run, as for `load_model`. Raises UsageError naming what does not fit.
+    """
+    dtype, mesh = base.skeleton.dtype, base.mesh
+    param_dtype = next((base.skeleton.shapes[name].dtype for name in base.skeleton.frozen if name.endswith(".scale")), dtype)
+    directory, data, tokenizer, quantization = base.tokenizer.directory, base.data, base.tokenizer, ""
+    if is_run(path):
+        run = read_run(path)
+        if files.absolute(run.base) != files.absolute(directory):
+            raise UsageError(f"{path}: its base is {run.base_name}, not {directory}; serve it on the base that it was trained on")
+        lora, data, tokenizer, quantization = run.lora, run.data, run.tokenizer, run.quantization
+    elif is_adapter(path):
+        lora = adapter_lora(path, base.config)
+        if files.exists(join(path, "tokenizer.json")):
+            tokenizer = load_tokenizer(path)
+            check_vocabulary(tokenizer, base.config)
+    else:
+        raise UsageError(f"{path}: neither a run directory nor a PEFT adapter (adapter_config.json)")
+    model = skeleton(base.config, lora, dtype=dtype, param_dtype=param_dtype, quantization=quantization)
+    abstract = model.abstract(mesh, model.trainable)
+    if is_run(path):
+        params = load_trainables(path, abstract, which_step(path, step))
+    else:
+        values = read_adapter(path, lora, base.config)
+        params = {
+            name: jax.make_array_from_callback(leaf.shape, leaf.sharding, partial(np.ndarray.__getitem__, values[name]))
+            for name, leaf in abstract.items()
+        }
+    shared = [name for name in model.frozen if _same_leaf(name, model, base.skeleton)]
+    params |= {name: base.params[name] for name in shared}
+    apart = tuple(name for name in model.frozen if name not in params)
+    if apart:
+        params |= load_params(directory, model, apart, mesh, base.config)
+    return Loaded(base.config, model, params, tokenizer, mesh, data)
+
+
+def _same_leaf(name: str, model: Skeleton, other: Skeleton) -> bool:
+    return name in other.frozen and model.shapes[name] == other.shapes[name]
 
 
 def check_heads(config: ModelConfig, mesh: Mesh) -> None:

@@ -22,7 +22,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from alif_jax import UsageError
-from alif_jax.attention import attend
+from alif_jax.attention import attend, attend_slots
 from alif_jax.lora import EMBEDDINGS, QUANTIZATIONS, Frozen, Linear, LoraConfig, Trainable, matches, times_turned, variable
 from alif_jax.loss import Head
 from alif_jax.model_config import ModelConfig
@@ -32,7 +32,7 @@ Params = dict[str, Array]
 KeysValues = tuple[Array, Array]  # of a cache: [layers, B, S, K, H] each
 # What a layer's forward pass may keep for the backward pass, in the order it is made: `checkpoint_name`s.
 TENSORS = ("q_proj", "k_proj", "v_proj", "attention", "o_proj", "gate_proj", "up_proj", "down_proj")
-Cache = dict[str, Array]  # k, v: [layers, B, S, K, H]; positions, segments: [B, S]
+Cache = dict[str, Array]  # k, v: [layers, B, S, K, H]; positions, segments: [B, S], not there where slot p holds position p
 
 
 def rope_frequencies(config: ModelConfig) -> np.ndarray:
@@ -50,10 +50,13 @@ def rope_frequencies(config: ModelConfig) -> np.ndarray:
     return ((1 - smooth) * frequencies / scaling.factor + smooth * frequencies).astype(np.float32)
 
 
-def rotate(x_BLNH: Float[Array, "B L N H"], angles_BLh: Float[Array, "B L h"]) -> Float[Array, "B L N H"]:
+Turns = tuple[Float[Array, "B L h"], Float[Array, "B L h"]]  # cosine and sine of each position's angles
+
+
+def rotate(x_BLNH: Float[Array, "B L N H"], turns: Turns) -> Float[Array, "B L N H"]:
     """RoPE in Hugging Face's half-split order, computed in fp32."""
     first, second = jnp.split(x_BLNH.astype(jnp.float32), 2, axis=-1)
-    cos, sin = jnp.cos(angles_BLh)[:, :, None], jnp.sin(angles_BLh)[:, :, None]
+    cos, sin = (turn_BLh[:, :, None] for turn_BLh in turns)
     rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
     return rotated.astype(x_BLNH.dtype)
 
@@ -102,7 +105,7 @@ class Attention(nnx.Module):
         self.head_dim = H
 
     def __call__(
-        self, x_BLD: Array, angles_BLh: Array, where: Mapping[str, Array], kv: KeysValues | None, backend: str
+        self, x_BLD: Array, turns: Turns, where: Mapping[str, Array], kv: KeysValues | None, backend: str
     ) -> tuple[Array, KeysValues | None]:
         """where: positions and segments of queries and keys; with a cache the `layer` of it and the `index` of the slot to write
         at; with dropout the layer's `dropout_key`."""
@@ -115,21 +118,35 @@ class Attention(nnx.Module):
         q_BLNH, k_BSKH = heads(self.q_proj, "heads", q_key), heads(self.k_proj, "kv_heads", k_key)
         if self.qk_norm:
             q_BLNH, k_BSKH = self.q_norm(q_BLNH), self.k_norm(k_BSKH)
-        q_BLNH = checkpoint_name(rotate(q_BLNH, angles_BLh), "q_proj")
-        k_BSKH = checkpoint_name(rotate(k_BSKH, angles_BLh), "k_proj")
+        q_BLNH = checkpoint_name(rotate(q_BLNH, turns), "q_proj")
+        k_BSKH = checkpoint_name(rotate(k_BSKH, turns), "k_proj")
         v_BSKH = checkpoint_name(heads(self.v_proj, "kv_heads", v_key), "v_proj")
         if kv is not None:
-            start = (where["layer"], 0, where["index"], 0, 0)
-            k = jax.lax.dynamic_update_slice(kv[0], k_BSKH[None].astype(kv[0].dtype), start)
-            v = jax.lax.dynamic_update_slice(kv[1], v_BSKH[None].astype(kv[1].dtype), start)
-            k_BSKH, v_BSKH = (jax.lax.dynamic_index_in_dim(layers, where["layer"], keepdims=False) for layers in (k, v))
-            kv = (k, v)
-        out_BLNH = attend(
-            q_BLNH, k_BSKH.astype(q_BLNH.dtype), v_BSKH.astype(q_BLNH.dtype), backend="xla" if kv is not None else backend,
-            q_positions_BT=where["q_positions"], q_segments_BT=where["q_segments"],
-            kv_positions_BS=where["kv_positions"], kv_segments_BS=where["kv_segments"],
-        )  # fmt: skip
+            kv = (written(kv[0], k_BSKH, where), written(kv[1], v_BSKH, where))
+        if kv is not None and backend == "slots":
+            first = where.get("row", 0)
+            out_BLNH = attend_slots(q_BLNH, *kv, layer=where["layer"], q_positions_BT=where["q_positions"], first=first)
+        else:
+            if kv is not None:
+                k_BSKH, v_BSKH = (jax.lax.dynamic_index_in_dim(layers, where["layer"], keepdims=False) for layers in kv)
+            out_BLNH = attend(
+                q_BLNH, k_BSKH.astype(q_BLNH.dtype), v_BSKH.astype(q_BLNH.dtype), backend="xla" if kv is not None else backend,
+                q_positions_BT=where["q_positions"], q_segments_BT=where["q_segments"],
+                kv_positions_BS=where["kv_positions"], kv_segments_BS=where["kv_segments"],
+            )  # fmt: skip
         return checkpoint_name(self.o_proj(out_BLNH.reshape(*x_BLD.shape[:2], -1), o_key), "o_proj"), kv
+
+
+def written(layers: Array, new_BLKH: Float[Array, "B L K H"], where: Mapping[str, Array]) -> Array:
+    """A cache's keys or values [layers, rows, S, K, H] with new ones of `layer` at slots index … + L; `index` of all rows, or [B].
+
+    Where there is a `row`, they are of this one.
+    """
+    new_BLKH, index = new_BLKH.astype(layers.dtype), where["index"]
+    if index.ndim == 0:
+        return jax.lax.dynamic_update_slice(layers, new_BLKH[None], (where["layer"], where.get("row", 0), index, 0, 0))
+    rows_B1 = jnp.arange(new_BLKH.shape[0])[:, None]
+    return layers.at[where["layer"], rows_B1, index[:, None] + jnp.arange(new_BLKH.shape[1])].set(new_BLKH)
 
 
 def _dropout_keys(where: Mapping[str, Array], part: str, count: int) -> Sequence[Array | None]:
@@ -166,12 +183,34 @@ class Block(nnx.Module):
         self.mlp = MLP(build, mlp)
 
     def __call__(
-        self, x_BLD: Array, angles_BLh: Array, where: Mapping[str, Array], kv: KeysValues | None, backend: str
+        self, x_BLD: Array, turns: Turns, where: Mapping[str, Array], kv: KeysValues | None, backend: str
     ) -> tuple[Array, KeysValues | None]:
-        attended_BLD, kv = self.self_attn(self.input_layernorm(x_BLD), angles_BLh, where, kv, backend)
-        x_BLD = constrain(x_BLD + attended_BLD, "batch", "length", None)
+        if kv is not None and "live" in where:
+            x_BLD, kv = self.attend_by_rows(x_BLD, turns, where, kv)
+        else:
+            attended_BLD, kv = self.self_attn(self.input_layernorm(x_BLD), turns, where, kv, backend)
+            x_BLD = constrain(x_BLD + attended_BLD, "batch", "length", None)
         x_BLD = x_BLD + self.mlp(self.post_attention_layernorm(x_BLD), where)
         return constrain(x_BLD, "batch", "length", None), kv
+
+    def attend_by_rows(
+        self, x_BLD: Float[Array, "B L D"], turns: Turns, where: Mapping[str, Array], kv: KeysValues
+    ) -> tuple[Array, KeysValues]:
+        """The attention half for the first `live` of the rows in `order`, one after the other; the others stay as they are."""
+
+        def one(number: Array, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+            x_BLD, *kv = state
+            row = where["order"][number]
+            x_1LD, positions, cos, sin = (
+                jax.lax.dynamic_slice_in_dim(y, row, 1) for y in (x_BLD, where["q_positions"], *turns)
+            )
+            here = {"layer": where["layer"], "row": row, "index": where["index"][row], "q_positions": positions}
+            attended_1LD, new = self.self_attn(self.input_layernorm(x_1LD), (cos, sin), here, (kv[0], kv[1]), "slots")
+            assert new is not None
+            return jax.lax.dynamic_update_slice_in_dim(x_BLD, x_1LD + attended_1LD, row, 0), *new
+
+        x_BLD, k, v = jax.lax.fori_loop(0, where["live"], one, (x_BLD, *kv))
+        return x_BLD, (k, v)
 
 
 class Table(nnx.Module):
@@ -273,6 +312,7 @@ class Llama(nnx.Module):
         self.embed_tokens = Table(build, "embed_tokens", embed)
         self.layers = Block(build, layers)
         self.apart: nnx.List[Block] | None = nnx.data(None)  # the same layers one by one: `unstacked`
+        self.by_rows = False
         self.norm = RMSNorm(build, config.hidden_size, stacked=False)
         if not config.tie_word_embeddings:
             self.lm_head = Table(build, "lm_head", head)
@@ -284,31 +324,45 @@ class Llama(nnx.Module):
         positions_BL: Int[Array, "B L"],
         segment_ids_BL: Int[Array, "B L"],
         cache: Cache | None = None,
-        cache_index: Int[Array, ""] | int = 0,
+        cache_index: Int[Array, "*rows"] | int = 0,
         dropout_key: Array | None = None,
     ) -> tuple[Float[Array, "B L D"], Cache | None]:
         """Hidden states after the final norm, and the cache with these tokens written at slots cache_index … + L.
 
+        cache_index: of all rows, or one a row [B]. A cache without `positions` and `segments` holds a row's position p in its
+        slot p and no second segment; what stands in later slots is never seen. There a row at position -1 sees nothing.
         dropout_key: of the adapters' dropout; None switches it off.
         """
         x_BLD = constrain(self.embed_tokens.look_up(tokens_BL, self.dtype), "batch", "length", None)
         angles_BLh = positions_BL[..., None].astype(jnp.float32) * rope_frequencies(self.config)
+        turns = (jnp.cos(angles_BLh), jnp.sin(angles_BLh))
+        if self.apart is not None:  # or XLA makes them again in each layer, which takes a fifth of a small model's step
+            turns = jax.lax.optimization_barrier(turns)
         where = {"q_positions": positions_BL, "q_segments": segment_ids_BL}
-        kv = None
+        kv, backend = None, self.attention
         if cache is None:
             where |= {"kv_positions": positions_BL, "kv_segments": segment_ids_BL}
         else:
-            where["kv_positions"] = jax.lax.dynamic_update_slice(cache["positions"], positions_BL, (0, cache_index))
-            where["kv_segments"] = jax.lax.dynamic_update_slice(cache["segments"], segment_ids_BL, (0, cache_index))
-            where["index"] = jnp.asarray(cache_index)
-            kv = (cache["k"], cache["v"])
+            kv, where["index"] = (cache["k"], cache["v"]), jnp.asarray(cache_index)
+            if "positions" in cache:
+                where["kv_positions"] = jax.lax.dynamic_update_slice(cache["positions"], positions_BL, (0, cache_index))
+                where["kv_segments"] = jax.lax.dynamic_update_slice(cache["segments"], segment_ids_BL, (0, cache_index))
+            elif self.apart is None:
+                rows_slots = cache["k"].shape[1:3]
+                where["kv_positions"] = jnp.broadcast_to(jnp.arange(rows_slots[1]), rows_slots)
+                where["kv_segments"] = jnp.ones(rows_slots, jnp.int32)
+            else:
+                backend = "slots"
+                if self.by_rows and where["index"].ndim:
+                    live_B = positions_BL[:, -1] >= 0
+                    where |= {"live": jnp.sum(live_B), "order": jnp.argsort(~live_B, stable=True)}
         keys = None if dropout_key is None else jax.random.split(dropout_key, self.config.num_hidden_layers)
 
         def layer(carry: tuple[Array, KeysValues | None], slices: Any) -> tuple[Any, None]:
             block, number, key = slices
             here = where | {"layer": number} | ({} if key is None else {"dropout_key": key})
             x = checkpoint_name(carry[0], "layer_input")
-            return block(x, angles_BLh, here, carry[1], self.attention), None
+            return block(x, turns, here, carry[1], backend), None
 
         body = layer if kv is not None else rematerialised(layer, self.remat, self.remat_offload)
         numbers = jnp.arange(self.config.num_hidden_layers)
@@ -318,14 +372,17 @@ class Llama(nnx.Module):
             for number, block in enumerate(self.apart):
                 (x_BLD, kv), _ = body((x_BLD, kv), (block, number, None if keys is None else keys[number]))
         if cache is not None and kv is not None:
-            cache = {"k": kv[0], "v": kv[1], "positions": where["kv_positions"], "segments": where["kv_segments"]}
+            slots = {"positions": where["kv_positions"], "segments": where["kv_segments"]} if "positions" in cache else {}
+            cache = {"k": kv[0], "v": kv[1], **slots}
         norm = self.norm if self.remat == "none" else jax.checkpoint(lambda x: self.norm(x))
         return norm(x_BLD), cache
 
-    def unstacked(self) -> "Llama":
+    def unstacked(self, *, by_rows: bool = False) -> "Llama":
         """The same model for decoding on a CPU: each layer's parameters as arrays of their own, kernels turned (`times_turned`).
 
-        Out of the stack XLA copies a layer there before each product.
+        Out of the stack XLA copies a layer there before each product. by_rows: with a `cache_index` a row, the attention half of a
+        layer is made for one row after the other that is at a position, not for all at once: better where the weights stay in the
+        CPU's cache, as a product with one row takes a fifth of one with a few, and idle rows take nothing.
         """
         model = nnx.merge(*nnx.split(self))
         graphdef, stacked = nnx.split(self.layers)
@@ -335,6 +392,8 @@ class Llama(nnx.Module):
         for _, module in nnx.iter_modules(model.apart):
             if isinstance(module, Linear):
                 module.turn()
+        del model.layers
+        model.by_rows = by_rows
         model._head_table().turn()
         return model
 
@@ -448,6 +507,7 @@ class Skeleton:
     axes: dict[str, Axes]
     trainable: tuple[str, ...]
     frozen: tuple[str, ...]
+    dtype: Any  # of the computation
 
     def abstract(self, mesh: Mesh, names: tuple[str, ...]) -> dict[str, jax.ShapeDtypeStruct]:
         """Shape, dtype and sharding of the named parameters on a mesh. Raises UsageError where it does not divide one."""
@@ -480,6 +540,7 @@ def skeleton(config: ModelConfig, lora: LoraConfig, **kwargs: Any) -> Skeleton:
         axes={name: leaf.get_metadata()["axes"] for name, leaf in leaves.items()},
         trainable=tuple(name for name, leaf in leaves.items() if isinstance(leaf, Trainable)),
         frozen=tuple(name for name, leaf in leaves.items() if isinstance(leaf, Frozen)),
+        dtype=abstract.dtype,
     )
 
 

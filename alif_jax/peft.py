@@ -124,6 +124,27 @@ def is_adapter(directory: str) -> bool:
     return files.exists(join(directory, "adapter_config.json"))
 
 
+def adapter_lora(directory: str, config: ModelConfig) -> LoraConfig:
+    """What an adapter's adapter_config.json trains, as our own config says it. Raises UsageError for what cannot be said so."""
+    theirs = files.read_json(join(directory, "adapter_config.json"))
+    for key in ("r", "lora_alpha", "target_modules"):
+        if theirs.get(key) is None:
+            raise UsageError(f"{directory}: adapter_config.json has no {key}; is it a LoRA adapter as PEFT saves it?")
+    if theirs.get("rank_pattern"):
+        raise UsageError(f"{directory}: rank_pattern={theirs['rank_pattern']} in adapter_config.json; only one rank is served")
+    targets, saved = theirs["target_modules"], theirs.get("modules_to_save") or []
+    lora = LoraConfig(
+        rank=theirs["r"],
+        alpha=theirs["lora_alpha"],
+        use_rslora=bool(theirs.get("use_rslora")),
+        use_dora=bool(theirs.get("use_dora")),
+        target_modules=(targets,) if isinstance(targets, str) else tuple(targets),
+        modules_to_save=tuple(module for module in saved if not (config.tie_word_embeddings and module == "lm_head")),
+    )
+    lora.validate()
+    return lora
+
+
 def read_adapter(directory: str, lora: LoraConfig, config: ModelConfig) -> dict[str, np.ndarray]:
     """The adapter's trained parameters under our names, stacked and padded, for a run with this LoRA config.
 

@@ -1,4 +1,5 @@
-"""data_gen: makes instruction data with a teacher model. It writes TFRecord shards and knows nothing of training.
+"""data_gen: makes instruction data with a teacher model, and clean documents of web text. It writes TFRecord shards and knows
+nothing of training.
 
 One seed on its way to a shard, file by file:
   languages/<code>/pack.toml, <task>/seeds.jsonl;  tasks/<task>/prompt.txt, task.toml;  seeds.py reads them
@@ -10,6 +11,9 @@ One seed on its way to a shard, file by file:
   record.py      the kept item with its provenance;  dataset.py, tfrecord.py the shard, its manifest and its card
 self_instruct.py is the recipe that calls them, config.py its values, text/ the functions on text. Beside it: import_data.py takes
 the data of others, review.py what people say of a sample.
+
+One web page on its way to a document: ingest.py plans the tasks, ingest_readers.py reads the page, ingest_blocks.py leads it
+through the rules (documents.py; web_text.py changes it, language_id.py names its language), near_documents.py chooses among all.
 """
 
 

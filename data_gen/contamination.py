@@ -17,7 +17,7 @@ from data_gen.import_files import SUFFIXES, find_files, kind_of, read_rows
 from data_gen.text import tokens
 
 WORDS = 13
-SHORTEST = 6  # words of an evaluation text; shorter ones ("ان میں سے کوئی نہیں") come up by themselves
+SHORTEST = 6  # words of an evaluation text, of 13; shorter ones ("ان میں سے کوئی نہیں") come up by themselves
 MANY_ROWS, MOST_ROWS = 10, 0.5  # of a file: a text in more rows than so many, or in so large a part of three or more, is its form
 
 
@@ -52,11 +52,16 @@ def contaminated(text: str, ngrams: frozenset[int], n: int = WORDS) -> bool:
     """
     if not ngrams:
         return False
-    return any(not ngrams.isdisjoint(runs.tolist()) for runs in run_hashes(tokens(text), n)[SHORTEST - 1 :])
+    return any(not ngrams.isdisjoint(runs.tolist()) for runs in run_hashes(tokens(text), n)[_shortest(n) - 1 :])
+
+
+def _shortest(n: int) -> int:
+    """Tokens of the shortest text that is compared. Where a word has several tokens (Thai: n is 4 × 13), as many more."""
+    return max(SHORTEST, SHORTEST * n // WORDS)
 
 
 def _ngrams(words: list[str], n: int) -> list[int]:
-    if len(words) < SHORTEST:
+    if len(words) < _shortest(n):
         return []
     return run_hashes(words, min(n, len(words)))[-1].tolist()
 

@@ -15,7 +15,7 @@ from array import array
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 
 import numpy as np
 from rapidfuzz.distance import LCSseq
@@ -27,6 +27,7 @@ SHINGLE = 3  # words
 PERMUTATIONS = 128  # at most
 MISSED = 0.005  # of the pairs exactly at the threshold; of those above it fewer
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd: no word's hash is lost in the product
+_TOGETHER = 512  # shingles: their products stay in the cache
 
 
 @dataclass(frozen=True)
@@ -180,9 +181,19 @@ def _hashed(text: str, threshold: float, min_words: int) -> tuple[np.ndarray, li
     if len(words) < min_words:
         return np.zeros(0, np.uint64), []
     shingles = np.unique(run_hashes(words, SHINGLE)[SHINGLE - 1])
-    a, b, weights = _permutations(*bands(threshold))
-    signature = (shingles[:, None, None] * a + b).min(axis=0)
-    return shingles, (signature * weights).sum(axis=1).tolist()
+    return shingles, band_keys(shingles, *bands(threshold)).tolist()
+
+
+def band_keys(shingles: np.ndarray, count: int, rows: int) -> np.ndarray:
+    """[count] a 64-bit number for each band of a MinHash signature: equal in two texts when all `rows` values of the band are.
+
+    Two sets of shingles (at least one each) of Jaccard similarity s have the same key in a band with probability s**rows.
+    """
+    a, b, weights = _permutations(count, rows)
+    times, plus = a.reshape(-1, 1), b.reshape(-1, 1)
+    parts = (times * shingles[k : k + _TOGETHER] + plus for k in range(0, len(shingles), _TOGETHER))
+    signature = reduce(np.minimum, (part.min(axis=1) for part in parts)).reshape(count, rows)
+    return (signature * weights).sum(axis=1)
 
 
 @lru_cache

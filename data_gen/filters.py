@@ -10,6 +10,7 @@ from functools import lru_cache
 
 import regex
 
+from data_gen.language_id import MAX_FOREIGN_WORDS, foreign_share
 from data_gen.languages import ENGLISH
 from data_gen.record import Item, answer_text
 from data_gen.task import Task
@@ -25,7 +26,6 @@ REASONS = (
 MIN_WORDS, MAX_WORDS = 3, 150  # of an instruction; Alif's script has the same upper bound
 MAX_LETTERS = 20_000  # some 4,000 words
 MAX_WORD_LETTERS = 100  # a hash in hexadecimal has 64
-MAX_FOREIGN_WORDS = 0.1  # a name or a title may be in the neighbour's letters
 MIN_REPEAT_TOKENS, MAX_REPEATED_SHARE, MAX_SAME_WORD_RUN = 20, 0.5, 4
 
 _LETTER_OR_QUOTE = regex.compile(r"""[\p{L}\p{N}"'«“‘(]""")
@@ -122,12 +122,7 @@ def language(item: Item, task: Task) -> str | None:
     share = script_share(answer_text(item), variety.script)
     if not variety.min_share <= share <= variety.max_share:
         return "wrong_language"
-    letters, text = frozenset(task.pack.foreign_letters), answer_text(item)
-    if letters.isdisjoint(text):
-        return None
-    words = text.split()
-    foreign = sum(not letters.isdisjoint(word) for word in words)
-    return "wrong_language" if foreign > MAX_FOREIGN_WORDS * len(words) else None
+    return "wrong_language" if foreign_share(answer_text(item), task.pack.foreign_letters) > MAX_FOREIGN_WORDS else None
 
 
 def foreign_characters(item: Item, task: Task) -> str | None:

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from itertools import chain, islice
 from typing import Any, TextIO
 
@@ -24,10 +25,11 @@ import fsspec
 from data_gen import UsageError
 from data_gen.import_files import DOCUMENTS, Row, read_rows
 from data_gen.import_formats import AUTO, EMPTY, FAULTY, TURNS, Content, Unusable, content_of, find_format, parse_columns
-from data_gen.languages import load_pack
+from data_gen.languages import load_label, load_pack
 from data_gen.record import SIDES, Record, canonical_json, record_id
 from data_gen.tfrecord import MANIFEST, write_shards
 
+INGEST = "ingest"  # the format of documents that launch/ingest.py made
 WIKIPEDIA_LICENCE = "CC BY-SA 4.0"
 DUPLICATE = "duplicate"
 PEEK = 20  # rows whose columns decide the format
@@ -44,7 +46,8 @@ _HUB_LICENCES = {
 @dataclass(kw_only=True)
 class ImportConfig:
     """What is imported. input: as import_files.read_rows; language: BCP-47, of all of it; licence: as its makers call it (only
-    Wikipedia's is known here); source, task: what the records say, by default the input's name and `document` or `instruction`.
+    Wikipedia's is known here; ingested documents have theirs); source, task: what the records say, by default the input's name and
+    `document` or `instruction`.
 
     columns: "FIELD=COLUMN" where a column has another name. split, subset, documents: as import_files.read_rows.
     heldout_share: of the records, chosen by their ids, so that it is the same in every order. limit: stop after so many records;
@@ -83,13 +86,16 @@ class ImportConfig:
 
 @dataclass
 class Imported:
-    """What an import gave: rows read, records in each split, rows left out by reason with the first of each, and where it is."""
+    """What an import gave: rows read, records in each split and of each licence (ingested documents say their own), rows left out
+    by reason with the first of each, and where it is.
+    """
 
     config: ImportConfig
     format: str
     licence: str
     rows: int = 0
     records: Counter[str] = field(default_factory=Counter)
+    licences: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
     first: dict[str, str] = field(default_factory=dict)
 
@@ -121,13 +127,14 @@ def import_data(config: ImportConfig) -> Imported:
     """Reads `config.input`, writes `config.output` (shards, manifest.json, README.md; any fsspec path), returns the counts.
 
     Raises UsageError on a config that makes no sense, an output that has data already, columns that fit no format, more than 1 %
-    of faulty rows, and when no record comes of it.
+    of faulty rows, ingested documents in another language, and when no record comes of it.
     """
     config.validate()
     pack = load_pack(config.language.partition("-")[0]) if config.normalise else None
     fs, root = fsspec.core.url_to_fs(config.output)
     if fs.exists(f"{root}/{MANIFEST}"):
         raise UsageError(f"--output={config.output} has data already; remove it, or give another directory")
+    _check_ingested(config.input)
     rows = read_rows(config.input, split=config.split, subset=config.subset, documents=config.documents)
     done, rows = _begin(config, rows)
     with _staged(config.output) as (files, ids):
@@ -139,8 +146,30 @@ def import_data(config: ImportConfig) -> Imported:
         if not done.records.total():
             what = "; ".join(f"{kind}: {first}" for kind, first in done.first.items()) or "there are no rows"
             raise UsageError(f"--input={config.input} gave no record ({what})")
+        done.licence = ", ".join(sorted(done.licences))
         _write(done, files)
     return done
+
+
+def _check_ingested(path: str) -> None:
+    """Raises UsageError for documents of an ingest that has not come to its end, and for its work directory."""
+    fs, root = fsspec.core.url_to_fs(path)
+    if fs.exists(f"{root.rstrip('/')}/logs/config.json"):
+        whole = f"{path.rstrip('/')}/documents"
+        raise UsageError(f"--input={path} is a work directory of launch/ingest.py; its documents are in --input={whole}")
+    workdir, _, name = root.rstrip("/").rpartition("/")
+    if name == "documents" and fs.exists(f"{workdir}/logs/config.json") and not fs.exists(f"{workdir}/{MANIFEST}"):
+        raise UsageError(f"--input={path} is unfinished: {workdir} has no {MANIFEST}. launch/ingest.py goes on there")
+
+
+@lru_cache
+def _check_language(language: str, label: str) -> None:
+    """Raises UsageError where ingested documents are in another language, or script, than --language says."""
+    code, *rest = language.split("-")
+    own = load_label(label).code
+    script = label.partition("_")[2]
+    if code != own or any(len(tag) == 4 and tag.isalpha() and tag.title() != script for tag in rest):
+        raise UsageError(f"--language={language}, and the documents are in {label}: give --language={own}")
 
 
 def _begin(config: ImportConfig, rows: Iterator[Row]) -> tuple[Imported, Iterator[Row]]:
@@ -155,7 +184,7 @@ def _begin(config: ImportConfig, rows: Iterator[Row]) -> tuple[Imported, Iterato
     names = dict.fromkeys(name for row in sound for name in row)
     form = find_format(config.format, names, columns, sound[0])
     licence = config.licence or (WIKIPEDIA_LICENCE if form == "wikipedia" else "")
-    if not licence:
+    if not licence and form != INGEST:
         raise UsageError("--licence is missing: it goes into every record, as the data's makers call it, say --licence='CC BY 4.0'")
     return Imported(config, form, licence), chain(head, rows)
 
@@ -164,19 +193,25 @@ def _records(done: Imported, rows: Iterable[Row], normalise: Callable[[str], str
     """The records of the rows, duplicates among them; rows that give none are counted."""
     config, columns = done.config, parse_columns(done.config.columns)
     source = config.source or re.sub(r"[^\w.-]+", "_", config.input.rstrip("/").rpartition("/")[2]) or "imported"
-    task = config.task or ("document" if done.format in ("text", "wikipedia") else "instruction")
+    task = config.task or ("document" if done.format in ("text", "wikipedia", INGEST) else "instruction")
     for row in rows:
         done.rows += 1
         try:
             if row.fault:
                 raise Unusable(FAULTY, row.fault)
+            if done.format == INGEST:
+                _check_language(config.language, str(row.columns.get("language")))
             content = content_of(done.format, row.columns, columns)
+            licence = content.meta.get("licence") or done.licence
+            if not licence:
+                raise Unusable(FAULTY, "it names no licence, and --licence is not given")
         except Unusable as why:
             done.leave_out(why.kind, row, str(why))
             continue
-        meta = content.meta | {"licence": done.licence, "origin": config.input, "file": row.file, "row": row.number}
+        own = config.source or content.meta.pop("source", source)
+        meta = content.meta | {"licence": licence, "origin": config.input, "file": row.file, "row": row.number}
         try:
-            yield _record(content, source, task, config.language, meta, normalise)
+            yield _record(content, own, task, config.language, meta, normalise)
         except UnicodeEncodeError:
             done.leave_out(FAULTY, row, "half a surrogate pair, which UTF-8 does not have")
 
@@ -242,6 +277,7 @@ def _stage(done: Imported, record: Record, files: dict[str, TextIO], ids: sqlite
     split = SIDES[share < done.config.heldout_share]
     files[split].write(canonical_json(asdict(record)) + "\n")
     done.records[split] += 1
+    done.licences[record.meta["licence"]] += 1
 
 
 @dataclass(frozen=True)

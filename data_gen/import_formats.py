@@ -3,6 +3,7 @@
     alpaca      instruction, output (input, system)           one question with its answer
     messages    messages: [{"role", "content"}, …]            system, user and assistant in turn
     sharegpt    conversations: [{"from", "value"}, …]         human and gpt in turn
+    ingest      id, text, language, licence, source           a document of launch/ingest.py; url, domain, date, title
     wikipedia   url, title, text                              an article
     text        text (title, url)                             a document
 
@@ -21,10 +22,12 @@ NEEDS = {
     "messages": ("messages",),
     "sharegpt": ("conversations",),
     "alpaca": ("instruction", "output"),
+    "ingest": ("id", "text", "language", "licence", "source"),
     "wikipedia": ("url", "title", "text"),
     "text": ("text",),
 }
 AUTO = "auto"
+_KEPT = ("id", "url", "domain", "date", "title", "licence", "source")  # of an ingested document, in its record's meta
 FIELDS = ("instruction", "input", "output", "system", "messages", "conversations", "text", "title", "url")
 _ROLES = {
     "system": "system", "human": "user", "user": "user", "prompter": "user", "gpt": "assistant", "assistant": "assistant",
@@ -93,12 +96,13 @@ def content_of(form: str, row: Mapping[str, Any], columns: Mapping[str, str]) ->
 
     content_of("alpaca", {"instruction": "سلام", "output": "وعلیکم السلام"}, {}).messages[1]["content"] == "وعلیکم السلام"
     """
-    row = {field: row.get(columns.get(field, field)) for field in FIELDS}
-    if form in ("text", "wikipedia"):
+    whole, row = row, {field: row.get(columns.get(field, field)) for field in FIELDS}
+    if form in ("text", "wikipedia", "ingest"):
         text = _string(row, "text")
         if not text.strip():
             raise Unusable(EMPTY, "text is empty")
-        return Content({name: row[name] for name in ("title", "url") if isinstance(row[name], str) and row[name]}, text=text)
+        kept = {name: whole.get(name) for name in _KEPT} if form == "ingest" else {name: row[name] for name in ("title", "url")}
+        return Content({name: value for name, value in kept.items() if isinstance(value, str) and value}, text=text)
     messages = _alpaca(row) if form == "alpaca" else conversation(row["messages" if form == "messages" else "conversations"])
     return Content({}, messages=_with_system(_string(row, "system", optional=True), messages))
 

@@ -142,10 +142,11 @@ def load_task(
     name: str, pack: Pack, *, heldout_share: float, seed: int, reply_format: str = TAGGED, root: Traversable | None = None
 ) -> Task:
     """One task in one language, for one form of the reply. Raises UsageError naming file and line of a seed that is not JSON,
-    lacks a field or fails a filter or a check, a file that is not UTF-8, a prompt's unknown placeholder, and a language that has
-    no seeds for the task.
+    lacks a field or fails a filter or a check, a file that is not UTF-8, a prompt's unknown placeholder, and a language whose pack
+    serves web text only or has no seeds for the task.
     """
     _check_form(reply_format)
+    pack.check_instructions()
     rules, prompt = _read_prompt(name, pack, reply_format, root or resources.files("data_gen") / "tasks")
     prompt_digest = hashlib.sha256(prompt.encode()).hexdigest()[:16]
     task = Task(name, pack, rules, prompt, {side: [] for side in SIDES}, prompt_digest, prompt_digest, reply_format)

@@ -43,9 +43,12 @@ class UsageError(ValueError):
 # --- the flag and the run ---------------------------------------------------------------------------------------------
 
 
-def config_flag() -> flags.FlagHolder[Any]:
-    """Defines --config. After `run` has parsed the flags, `.value` is the recipe's dataclass, overridden and checked."""
-    return flags.DEFINE_string("config", None, "the recipe: configs/NAME.py or configs/NAME.py:ARGUMENT")
+def config_flag(default: str | None = None) -> flags.FlagHolder[Any]:
+    """Defines --config. After `run` has parsed the flags, `.value` is the recipe's dataclass, overridden and checked.
+
+    default: the recipe where none is named; without one, the flag must be given.
+    """
+    return flags.DEFINE_string("config", default, "the recipe: configs/NAME.py or configs/NAME.py:ARGUMENT")
 
 
 def run(main: Callable[[list[str]], None]) -> None:
@@ -75,6 +78,8 @@ def stop_as_interrupt() -> list[int]:
 
     def stop(number: int, frame: object) -> None:
         came.append(number)
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a script that ends in & has its shell see to that
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.raise_signal(signal.SIGINT)  # the one stop that asyncio knows
 
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -92,7 +97,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
     """Loads and checks the recipe, makes a flag of each of its fields, parses all flags, applies the overrides."""
     values = flags.FLAGS
     argv = values.read_flags_from_files(argv, force_gnu=False)
-    recipe = _find_recipe(argv) if "config" in values else None
+    recipe = (_find_recipe(argv) or values["config"].default) if "config" in values else None
     config = load_recipe(recipe) if recipe else None
     if config is not None:
         check_types(config)

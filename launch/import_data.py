@@ -2,7 +2,8 @@
 
 --input is a file, a directory or a pattern of JSONL, JSON, Parquet, CSV or plain text (each also .gz), a data set that `datasets`
 saved, or a hub id. Urdu Wikipedia (its licence is known and kept, url and title too):
-`--input=wikimedia/wikipedia --subset=20231101.ur --language=ur`. Needs `pip install '.[import]'` for Parquet and the hub.
+`--input=wikimedia/wikipedia --subset=20231101.ur --language=ur`. What launch/ingest.py made (each document has its licence):
+`--input=runs/ingest/documents --language=ur`. Needs `pip install '.[import]'` for Parquet and the hub.
 """
 
 import sys
@@ -17,7 +18,7 @@ INPUT = flags.DEFINE_string("input", None, "file, directory, pattern, or hub id"
 OUTPUT = flags.DEFINE_string("output", None, "the data directory to make", required=True)
 LANGUAGE = flags.DEFINE_string("language", None, "BCP-47 code of all records: ur, ur-Latn, en", required=True)
 LICENCE = flags.DEFINE_string("licence", "", "as the data's makers call it; goes into every record")
-FORMAT = flags.DEFINE_string("format", "auto", "alpaca, sharegpt, messages, wikipedia, text, or auto: by the columns")
+FORMAT = flags.DEFINE_string("format", "auto", "alpaca, sharegpt, messages, ingest, wikipedia, text, or auto: by the columns")
 COLUMNS = flags.DEFINE_list("columns", [], "columns of other names: instruction=question,output=answer")
 SPLIT = flags.DEFINE_string("split", "", "of a hub data set; default: train, or the only one")
 SUBSET = flags.DEFINE_string("subset", "", "of a hub data set: its configuration")

@@ -10,11 +10,11 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
-extras=(core data verify)
+extras=(core data ingest serve verify)
 help=no
 for argument in "$@"; do
   case $argument in
-    --no_verify | --no_verify=true) extras=(core data) ;;
+    --no_verify | --no_verify=true) extras=(core data ingest serve) ;;
     -h | --help | -help) help=yes ;;
   esac
 done

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from data_gen import UsageError
-from data_gen.languages import load_pack, packs
+from data_gen.languages import load_label, load_pack, packs
 from data_gen.seeds import load_task
 
 SHIPPED = Path(__file__).parent.parent / "data_gen" / "languages"
@@ -49,8 +49,32 @@ def test_a_pack_with_only_what_it_must_have(tmp_path: Path) -> None:
     assert packs(tmp_path) == ["tok"]
 
 
+def test_a_pack_for_web_text_only_says_what_instructions_lack(tmp_path: Path) -> None:
+    text = TOKI[: TOKI.index("list_comma")].replace('glotlid = ""', 'glotlid = "tok_Latn"')
+    pack = load_pack("tok", pack_of(tmp_path, text))
+    assert (pack.pieces_a_word, pack.common_words, pack.varieties["tok"].written) == (1, {}, "Toki")
+    assert not pack.web.news.search("news") and not pack.patterns.refusal.search("ala")
+    with pytest.raises(UsageError, match="tok.*Toki.* lacks list_comma, answer_mark, choice_letters, prompt, patterns"):
+        load_task("generation", pack, heldout_share=0, seed=0)
+    more = f"{text}pieces_a_word = 3\n[common_words]\ntok_Latn = 'mi li'\nx = 'la'\n[web]\nnews = 'sin'\n"
+    pack = load_pack("tok", pack_of(tmp_path, more))
+    assert (pack.pieces_a_word, pack.common_words) == (3, {"tok_Latn": ("mi", "li"), "x": ("la",)})
+    assert pack.web.news.search("sin") and not pack.web.damage.search("sin")
+
+
+def test_languages_by_their_names_with_script() -> None:
+    assert (load_label("urd_Arab").code, load_label("snd_Arab").code) == ("ur", "sd")
+    with pytest.raises(UsageError, match="no language pack for 'urd'; there are .*snd_Arab.*urd_Arab"):
+        load_label("urd")
+
+
 def test_the_shipped_packs_load() -> None:
-    assert {code: load_pack(code).name for code in packs()} == {"sd": "Sindhi", "ur": "Urdu"}
+    shipped = {code: load_pack(code) for code in packs()}
+    ten = {"hi": "Hindi", "bn": "Bengali", "ta": "Tamil", "th": "Thai", "sw": "Swahili", "tr": "Turkish", "vi": "Vietnamese"}
+    ten |= {"id": "Indonesian", "fi": "Finnish", "ur": "Urdu"}
+    assert {code: pack.name for code, pack in shipped.items()} == ten | {"sd": "Sindhi"}
+    for code in ("sd", "ur"):
+        shipped[code].check_instructions()
 
 
 @pytest.mark.parametrize(
@@ -63,6 +87,11 @@ def test_the_shipped_packs_load() -> None:
         ('lingua = ""', 'lingua = ""\nverbs = [1]', r"verbs = \[1\] is not a list of texts"),
         ('lingua = ""', 'lingua = ""\nletters = "x"', "letters = 'x' is not a table of texts"),
         ('lingua = ""', "lingua = false", "lingua = False is not a text"),
+        ('lingua = ""', 'lingua = ""\npieces_a_word = 1.5', "pieces_a_word = 1.5 is no whole number from 1 on"),
+        ("[prompt]", "[common_words]\nx = 'la'\n[prompt]", r"\[common_words\]: the language's own words, , are missing"),
+        ("[prompt]", "[common_words]\n'' = 'la'\nx = 'la'\n[prompt]", r"\[common_words\]: 'la' is in  and in x; a word must tell"),
+        ("[prompt]", "[web]\nnews = '('\n[prompt]", r"\[web\]: news = '\(' is no regular expression"),
+        ("[prompt]", "[web]\nnew = 'x'\n[prompt]", r"\[web\]: unknown key 'new'; there are boiler_plate, damage, news"),
         ('lingua = ""', 'lingua = ""\ncolour = 3', "unknown key 'colour'; there are answer_mark, choice_letters"),
         ('["A", "B"]', "[]", "choice_letters is empty"),
         ('answer_mark = "sona:"', 'answer_mark = ""', "answer_mark is empty"),

@@ -69,7 +69,7 @@ def test_recipe_is_well_typed_and_valid(recipe: str) -> None:
 
 
 def test_every_recipe_is_among_those_tried() -> None:
-    tried = {recipe.partition(":")[0] for recipe in (*TRAINING, *DATA)} | {"tiny.py", "prices.py"}
+    tried = {recipe.partition(":")[0] for recipe in (*TRAINING, *DATA)} | {"tiny.py", "prices.py", "ingest.py"}
     assert {path.name for path in (ROOT / "configs").glob("[!_]*.py")} == tried
 
 

@@ -1,7 +1,10 @@
 """Language packs: what the data engine must know of a language, as data. A folder `languages/CODE/` has `pack.toml` and, a folder
 a task, `seeds.jsonl` (and perhaps a `prompt.txt` of its own). README.md beside this file says how to write one.
 
-    load_pack("ur").name == "Urdu"        load_pack("ur").normalise("\\u0643") == "ک"
+    load_pack("ur").name == "Urdu"        load_pack("ur").normalise("\\u0643") == "ک"        load_label("urd_Arab").code == "ur"
+
+A pack serves two ends. What cleaning web text needs of a language is in all of them; what instructions need (INSTRUCTIONS) may be
+missing, and a recipe that asks for instructions in such a language says so.
 """
 
 import tomllib
@@ -10,7 +13,7 @@ from dataclasses import dataclass, fields
 from functools import lru_cache
 from importlib import resources
 from importlib.resources.abc import Traversable
-from typing import Any
+from typing import Any, TypeVar
 
 import regex
 
@@ -20,13 +23,18 @@ from data_gen.text import normaliser
 ENGLISH = "en"
 MIN_SCRIPT_SHARE = 0.7  # leaves room for names and terms such as Python in an Urdu answer
 DIRECTIONS = ("rtl", "ltr")
-_OPTIONAL = {"foreign_letters", "letters", "varieties", "neighbours", "verbs", "particles", "list_or", "helplines"}
-_MAY_BE_EMPTY = {"lingua", "glotlid"}
+INSTRUCTIONS = ("list_comma", "answer_mark", "choice_letters", "prompt", "patterns")  # what only instruction data needs
+_OPTIONAL = {
+    *INSTRUCTIONS, "foreign_letters", "letters", "varieties", "neighbours", "verbs", "particles", "list_or", "helplines",
+    "pieces_a_word", "common_words", "web",
+}  # fmt: skip
+_MAY_BE_EMPTY = {*_OPTIONAL, "lingua", "glotlid"} - set(INSTRUCTIONS)
 _TEXT, _TEXTS, _TABLE = "a text", "a list of texts", "a table of texts"
 # What a field's type is in pack.toml; any other is a table.
 _KINDS: dict[Any, str] = {
-    str: _TEXT, regex.Pattern[str]: _TEXT, tuple[str, ...]: _TEXTS, Mapping[str, str]: _TABLE, float: "a number",
+    str: _TEXT, regex.Pattern[str]: _TEXT, tuple[str, ...]: _TEXTS, Mapping[str, str]: _TABLE, float: "a number", int: "a number",
 }  # fmt: skip
+_NEVER = regex.compile(r"(?!)")
 
 
 @dataclass(frozen=True)
@@ -46,10 +54,24 @@ class Patterns:
     itself; an answer begins by declining.
     """
 
-    into: regex.Pattern[str]
-    into_english: regex.Pattern[str]
-    boiler_plate: regex.Pattern[str]
-    refusal: regex.Pattern[str]
+    into: regex.Pattern[str] = _NEVER
+    into_english: regex.Pattern[str] = _NEVER
+    boiler_plate: regex.Pattern[str] = _NEVER
+    refusal: regex.Pattern[str] = _NEVER
+
+
+@dataclass(frozen=True)
+class Web:
+    """Expressions for pages in the language: an address or an opening that is news; a line that is no text of the page, such as a
+    menu's; letters in an order that only a broken font or a wrong decoding makes.
+    """
+
+    news: regex.Pattern[str] = _NEVER
+    boiler_plate: regex.Pattern[str] = _NEVER
+    damage: regex.Pattern[str] = _NEVER
+
+
+_Table = TypeVar("_Table", Patterns, Web)
 
 
 @dataclass(frozen=True)
@@ -58,10 +80,13 @@ class Pack:
     too.
 
     `lingua` is the ISO 639-1 code that lingua has for it ("" for none), `neighbours` what it may be taken for; `glotlid` is
-    GlotLID's label. `foreign_letters` are letters of its script that it never writes: they mean a neighbour. `answer_mark` begins
-    the last line of a reasoned answer; `list_or` stands between the last two labels of a list ("" for none); `helplines` are
-    telephone numbers that may be given; `choice_letters` name the options of a question with choices; `verbs` are common imperative
-    forms and `particles` words before them that are no object, for the report; `prompt` fills the placeholders of the prompts.
+    GlotLID's label, and the language's name with its script: urd_Arab. `common_words` has for such labels, its own and those it
+    is taken for, words (blanks between) that are frequent there and unknown in the others. `pieces_a_word` is how many of
+    data_gen.text.tokens a word has: 1, or more where no blanks part words. `foreign_letters` are letters of its script that it
+    never writes: they mean a neighbour. `answer_mark` begins the last line of a reasoned answer; `list_or` stands between the
+    last two labels of a list ("" for none); `helplines` are telephone numbers that may be given; `choice_letters` name the
+    options of a question with choices; `verbs` are common imperative forms and `particles` words before them that are no
+    object, for the report; `prompt` fills the placeholders of the prompts.
     """
 
     code: str
@@ -74,6 +99,12 @@ class Pack:
     glotlid: str
     foreign_letters: str
     sentence_ends: str
+    varieties: Mapping[str, Variety]
+    normalise: Callable[[str], str]
+    folder: Traversable
+    pieces_a_word: int
+    common_words: Mapping[str, tuple[str, ...]]
+    web: Web
     list_comma: str
     answer_mark: str
     choice_letters: tuple[str, ...]
@@ -81,11 +112,18 @@ class Pack:
     particles: tuple[str, ...]
     prompt: Mapping[str, str]
     patterns: Patterns
-    varieties: Mapping[str, Variety]
-    normalise: Callable[[str], str]
-    folder: Traversable
     list_or: str = ""
     helplines: tuple[str, ...] = ()
+
+    def check_instructions(self) -> None:
+        """Raises UsageError where the pack lacks what instruction data needs."""
+        empty = ("", (), {"standard": ""}, Patterns())
+        missing = [name for name in INSTRUCTIONS if getattr(self, name) in empty]
+        if missing:
+            raise UsageError(
+                f"the language pack of {self.code} ({self.name}) serves web text only: for instructions {self.folder}/pack.toml "
+                f"lacks {', '.join(missing)}. How to write them: data_gen/languages/README.md"
+            )
 
 
 def packs(root: Traversable | None = None) -> list[str]:
@@ -112,24 +150,59 @@ def load_pack(code: str, root: Traversable | None = None) -> Pack:
         raise UsageError(f"{folder}/pack.toml: {error}") from error
 
 
+def load_label(label: str) -> Pack:
+    """The pack of a language by its name with script: load_label("urd_Arab").code == "ur". Raises UsageError where there is
+    none.
+    """
+    found = {pack.glotlid: pack for pack in map(load_pack, packs())}
+    if label not in found:
+        raise UsageError(
+            f"there is no language pack for {label!r}; there are {', '.join(sorted(found))} (a language's code "
+            "and its script). To write one: data_gen/languages/README.md"
+        )
+    return found[label]
+
+
 def _read(code: str, folder: Traversable, table: dict[str, Any]) -> Pack:
     kinds = _kinds(Pack, "code", "folder", "normalise") | {"letters": _TABLE}
     _check(table, kinds, _OPTIONAL)
     if table["direction"] not in DIRECTIONS:
         raise ValueError(f"direction = {table['direction']!r}; there are {', '.join(DIRECTIONS)}")
-    if "standard" not in table["prompt"]:
+    if "standard" not in table.setdefault("prompt", {"standard": ""}):
         raise ValueError("[prompt]: the key 'standard' is missing; it says how the language is written")
+    pieces = table.setdefault("pieces_a_word", 1)
+    if pieces != int(pieces) or pieces < 1:
+        raise ValueError(f"pieces_a_word = {pieces!r} is no whole number from 1 on")
     lists: dict[str, Any] = {name: tuple(table.pop(name, ())) for name, kind in kinds.items() if kind == _TEXTS}
     varieties = {
-        code: Variety(table["name"], table["script"], table["prompt"]["standard"]),
+        code: Variety(table["name"], table["script"], table["prompt"]["standard"] or table["name"]),
         ENGLISH: Variety("English", "Latin", "plain correct English"),
         **{name: _variety(name, variety) for name, variety in table.pop("varieties", {}).items()},
     }
     _check_script(table["script"])
-    patterns = _patterns(table.pop("patterns"))
-    table.setdefault("foreign_letters", "")
+    patterns = _patterns(Patterns, table.pop("patterns", {}), "[patterns]: ", optional=())
+    web = _patterns(Web, table.pop("web", {}), "[web]: ", optional=_kinds(Web))
+    words = _common_words(table.pop("common_words", {}), table["glotlid"])
+    for name in ("foreign_letters", "list_comma", "answer_mark"):
+        table.setdefault(name, "")
     normalise = normaliser(table.pop("letters", {}))
-    return Pack(code=code, folder=folder, normalise=normalise, patterns=patterns, varieties=varieties, **lists, **table)
+    return Pack(
+        code=code, folder=folder, normalise=normalise, patterns=patterns, web=web, common_words=words, varieties=varieties, **lists,
+        **table,
+    )  # fmt: skip
+
+
+def _common_words(table: Mapping[str, str], own: str) -> dict[str, tuple[str, ...]]:
+    """Words by label. Raises ValueError where a word is in two lists, or the language's own list is missing."""
+    words = {label: tuple(text.split()) for label, text in table.items()}
+    if words and own not in words:
+        raise ValueError(f"[common_words]: the language's own words, {own}, are missing; there are {', '.join(sorted(words))}")
+    seen: dict[str, str] = {}
+    for label, several in words.items():
+        for word in several:
+            if seen.setdefault(word, label) != label:
+                raise ValueError(f"[common_words]: {word!r} is in {seen[word]} and in {label}; a word must tell one from the other")
+    return words
 
 
 def _kinds(owner: Any, *without: str) -> dict[str, str]:
@@ -148,7 +221,7 @@ def _check(table: Any, kinds: Mapping[str, str], optional: Collection[str], wher
     for key, value in table.items():
         if not _is_of(kinds[key], value):
             raise ValueError(f"{where}{key} = {value!r} is not {kinds[key]}")
-        if not value and kinds[key] in (_TEXT, _TEXTS) and key not in {*optional, *_MAY_BE_EMPTY}:
+        if not value and kinds[key] in (_TEXT, _TEXTS) and key not in _MAY_BE_EMPTY:
             raise ValueError(f"{where}{key} is empty")
 
 
@@ -176,12 +249,14 @@ def _check_script(script: str, where: str = "") -> None:
         raise ValueError(f"{where}script = {script!r} is no script of Unicode, such as Arabic or Latin") from error
 
 
-def _patterns(table: Any) -> Patterns:
-    _check(table, _kinds(Patterns), (), "[patterns]: ")
+def _patterns(owner: type[_Table], table: dict[str, Any], where: str, optional: Collection[str]) -> _Table:
+    """A table of regular expressions; without any, one in which nothing ever matches."""
+    if table:
+        _check(table, _kinds(owner), optional, where)
     compiled = {}
     for name, pattern in table.items():
         try:
             compiled[name] = regex.compile(pattern)
         except regex.error as error:
-            raise ValueError(f"[patterns]: {name} = {pattern!r} is no regular expression: {error}") from error
-    return Patterns(**compiled)
+            raise ValueError(f"{where}{name} = {pattern!r} is no regular expression: {error}") from error
+    return owner(**compiled)
