@@ -136,7 +136,7 @@ def hidden_and_logits(loaded: Loaded, ids: Sequence[int]) -> tuple[np.ndarray, n
 # --- the same tokens
 
 
-@pytest.mark.parametrize("length", [1, 63, 64, 65, MAX - NEW])
+@pytest.mark.parametrize("length", [1, 65, *(pytest.param(n, marks=pytest.mark.slow) for n in (63, 64, MAX - NEW))])
 def test_greedy_is_generate(engine: Engine, loaded: Loaded, length: int, monkeypatch: pytest.MonkeyPatch) -> None:
     ids = prompt(loaded, length)
     listener = ask(engine, ids)
@@ -213,7 +213,7 @@ def large(loaded: Loaded) -> Any:
     return lambda models: made
 
 
-@pytest.mark.parametrize("in_cpu_cache", [True, False])
+@pytest.mark.parametrize("in_cpu_cache", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_bits_are_the_same_alone_with_neighbours_and_joining_late(
     loaded: Loaded, large: Any, in_cpu_cache: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
