@@ -147,7 +147,8 @@ def test_conversations_go_on_and_end_with_an_answer() -> None:
 @pytest.mark.parametrize("folder", ["languages/ur", "text/ur"])
 def test_one_spelling_of_a_word(folder: str) -> None:
     other = re.compile(r"(?<!\w)(?:(?:تم|ان|جن|کن)ھ|ہو(?:گا|گی|گے)(?!\w)|(?:کرایے|پییں|لئے|کیلئے|کیلیے)(?!\w))|چاہییں|چاہیئ")
-    files = sorted((ROOT / folder).rglob("*.*"))
+    # A pack lists words as the web spells them.
+    files = sorted(file for file in (ROOT / folder).rglob("*.*") if file.name != "pack.toml")
     assert files
     for path in files:
         assert not other.findall(path.read_text(encoding="utf-8")), path

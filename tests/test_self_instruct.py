@@ -223,7 +223,7 @@ def test_a_config_that_got_no_answer_may_be_mended(tmp_path: Path) -> None:
         ("teacher", TeacherConfig(max_tokens_field="tokens"), "max_tokens_field is 'tokens'.*max_completion_tokens"),
         ("teacher", TeacherConfig(base_url="api.example.com/v1"), "base_url is 'api.example.com/v1'.*http"),
         ("teacher", TeacherConfig(base_url="https://[x/v1"), "base_url is 'https://.x/v1'"),
-        ("language", "xx", "no language pack for 'xx'; there are .*ur. To write one"),
+        ("language", "xx", "no language pack for 'xx'; there are .*ur, vi. To write one"),
         ("targets", Targets(**NONE), "all targets are 0"),
         ("targets", Targets(ethics=-1), "targets.ethics is -1"),
     ],
