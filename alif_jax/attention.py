@@ -111,15 +111,13 @@ def _xla(
 
 def attend_slots(
     q_BTNH: Float[Array, "B T N H"],
-    keys: Float[Array, "layers rows S K H"],
-    values: Float[Array, "layers rows S K H"],
+    keys: Float[Array, "layers B S K H"],
+    values: Float[Array, "layers B S K H"],
     *,
     layer: Int[Array, ""] | int,
     q_positions_BT: Int[Array, "B T"],
-    first: Int[Array, ""] | int = 0,
 ) -> Float[Array, "B T N H"]:
-    """Attention on rows first … + B of one layer of a cache whose slot p holds a row's position p: a query sees the slots up to
-    its own position.
+    """Attention on one layer of a cache whose slot p holds a row's position p: a query sees the slots up to its own position.
 
     For a CPU: one block of one row after the other, only those that the row's last query sees, with a running maximum and sum
     (as in arXiv 2205.14135). So a row costs what it holds, one with all its queries at position -1 nothing (its output is 0), and
@@ -137,7 +135,7 @@ def attend_slots(
         seen = (step - ends_B[row] + blocks_B[row]) * block
         start = jnp.minimum(seen, S - block)  # the last block may lie over the one before it
         k_SKH, v_SKH = (
-            jax.lax.dynamic_slice(x, (layer, first + row, start, 0, 0), (1, 1, block, K, H))[0, 0].astype(jnp.float32)
+            jax.lax.dynamic_slice(x, (layer, row, start, 0, 0), (1, 1, block, K, H))[0, 0].astype(jnp.float32)
             for x in (keys, values)
         )
         slots_S = start + jnp.arange(block)

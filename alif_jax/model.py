@@ -124,8 +124,7 @@ class Attention(nnx.Module):
         if kv is not None:
             kv = (written(kv[0], k_BSKH, where), written(kv[1], v_BSKH, where))
         if kv is not None and backend == "slots":
-            first = where.get("row", 0)
-            out_BLNH = attend_slots(q_BLNH, *kv, layer=where["layer"], q_positions_BT=where["q_positions"], first=first)
+            out_BLNH = attend_slots(q_BLNH, *kv, layer=where["layer"], q_positions_BT=where["q_positions"])
         else:
             if kv is not None:
                 k_BSKH, v_BSKH = (jax.lax.dynamic_index_in_dim(layers, where["layer"], keepdims=False) for layers in kv)
@@ -138,13 +137,10 @@ class Attention(nnx.Module):
 
 
 def written(layers: Array, new_BLKH: Float[Array, "B L K H"], where: Mapping[str, Array]) -> Array:
-    """A cache's keys or values [layers, rows, S, K, H] with new ones of `layer` at slots index … + L; `index` of all rows, or [B].
-
-    Where there is a `row`, they are of this one.
-    """
+    """A cache's keys or values [layers, B, S, K, H] with new ones of `layer` at slots index … + L; `index` of all rows, or [B]."""
     new_BLKH, index = new_BLKH.astype(layers.dtype), where["index"]
     if index.ndim == 0:
-        return jax.lax.dynamic_update_slice(layers, new_BLKH[None], (where["layer"], where.get("row", 0), index, 0, 0))
+        return jax.lax.dynamic_update_slice(layers, new_BLKH[None], (where["layer"], 0, index, 0, 0))
     rows_B1 = jnp.arange(new_BLKH.shape[0])[:, None]
     return layers.at[where["layer"], rows_B1, index[:, None] + jnp.arange(new_BLKH.shape[1])].set(new_BLKH)
 
@@ -185,32 +181,10 @@ class Block(nnx.Module):
     def __call__(
         self, x_BLD: Array, turns: Turns, where: Mapping[str, Array], kv: KeysValues | None, backend: str
     ) -> tuple[Array, KeysValues | None]:
-        if kv is not None and "live" in where:
-            x_BLD, kv = self.attend_by_rows(x_BLD, turns, where, kv)
-        else:
-            attended_BLD, kv = self.self_attn(self.input_layernorm(x_BLD), turns, where, kv, backend)
-            x_BLD = constrain(x_BLD + attended_BLD, "batch", "length", None)
+        attended_BLD, kv = self.self_attn(self.input_layernorm(x_BLD), turns, where, kv, backend)
+        x_BLD = constrain(x_BLD + attended_BLD, "batch", "length", None)
         x_BLD = x_BLD + self.mlp(self.post_attention_layernorm(x_BLD), where)
         return constrain(x_BLD, "batch", "length", None), kv
-
-    def attend_by_rows(
-        self, x_BLD: Float[Array, "B L D"], turns: Turns, where: Mapping[str, Array], kv: KeysValues
-    ) -> tuple[Array, KeysValues]:
-        """The attention half for the first `live` of the rows in `order`, one after the other; the others stay as they are."""
-
-        def one(number: Array, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-            x_BLD, *kv = state
-            row = where["order"][number]
-            x_1LD, positions, cos, sin = (
-                jax.lax.dynamic_slice_in_dim(y, row, 1) for y in (x_BLD, where["q_positions"], *turns)
-            )
-            here = {"layer": where["layer"], "row": row, "index": where["index"][row], "q_positions": positions}
-            attended_1LD, new = self.self_attn(self.input_layernorm(x_1LD), (cos, sin), here, (kv[0], kv[1]), "slots")
-            assert new is not None
-            return jax.lax.dynamic_update_slice_in_dim(x_BLD, x_1LD + attended_1LD, row, 0), *new
-
-        x_BLD, k, v = jax.lax.fori_loop(0, where["live"], one, (x_BLD, *kv))
-        return x_BLD, (k, v)
 
 
 class Table(nnx.Module):
@@ -312,7 +286,6 @@ class Llama(nnx.Module):
         self.embed_tokens = Table(build, "embed_tokens", embed)
         self.layers = Block(build, layers)
         self.apart: nnx.List[Block] | None = nnx.data(None)  # the same layers one by one: `unstacked`
-        self.by_rows = False
         self.norm = RMSNorm(build, config.hidden_size, stacked=False)
         if not config.tie_word_embeddings:
             self.lm_head = Table(build, "lm_head", head)
@@ -353,9 +326,6 @@ class Llama(nnx.Module):
                 where["kv_segments"] = jnp.ones(rows_slots, jnp.int32)
             else:
                 backend = "slots"
-                if self.by_rows and where["index"].ndim:
-                    live_B = positions_BL[:, -1] >= 0
-                    where |= {"live": jnp.sum(live_B), "order": jnp.argsort(~live_B, stable=True)}
         keys = None if dropout_key is None else jax.random.split(dropout_key, self.config.num_hidden_layers)
 
         def layer(carry: tuple[Array, KeysValues | None], slices: Any) -> tuple[Any, None]:
@@ -377,24 +347,23 @@ class Llama(nnx.Module):
         norm = self.norm if self.remat == "none" else jax.checkpoint(lambda x: self.norm(x))
         return norm(x_BLD), cache
 
-    def unstacked(self, *, by_rows: bool = False) -> "Llama":
-        """The same model for decoding on a CPU: each layer's parameters as arrays of their own, kernels turned (`times_turned`).
+    def unstacked(self, *, turn: bool = True) -> "Llama":
+        """The same model for decoding on a CPU: each layer's parameters as arrays of their own.
 
-        Out of the stack XLA copies a layer there before each product. by_rows: with a `cache_index` a row, the attention half of a
-        layer is made for one row after the other that is at a position, not for all at once: better where the weights stay in the
-        CPU's cache, as a product with one row takes a fifth of one with a few, and idle rows take nothing.
+        Out of the stack XLA copies a layer there before each product. turn: kernels too (`times_turned`), which is better for one
+        row, and for weights that come from memory each step.
         """
         model = nnx.merge(*nnx.split(self))
         graphdef, stacked = nnx.split(self.layers)
         model.apart = nnx.List([
             nnx.merge(graphdef, jax.tree.map(itemgetter(number), stacked)) for number in range(self.config.num_hidden_layers)
         ])  # fmt: skip
-        for _, module in nnx.iter_modules(model.apart):
-            if isinstance(module, Linear):
-                module.turn()
         del model.layers
-        model.by_rows = by_rows
-        model._head_table().turn()
+        if turn:
+            for _, module in nnx.iter_modules(model.apart):
+                if isinstance(module, Linear):
+                    module.turn()
+            model._head_table().turn()
         return model
 
     def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:

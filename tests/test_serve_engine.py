@@ -292,8 +292,8 @@ def test_embeddings_are_means_of_the_hidden_states(engine: Engine, loaded: Loade
 
 
 def test_a_prompt_of_several_chunks() -> None:
-    assert [chunks(n) for n in (1, 64, 65, 512, 513, 600, 1024)] == [[64], [64], [128], [512], [512, 64], [512, 128], [512, 512]]
-    assert [slots(n) for n in (2, 128, 160, 2000)] == [64, 128, 256, 2048]
+    assert [chunks(n) for n in (1, 48, 49, 512, 513, 600, 1024)] == [[16], [48], [128], [512], [512, 16], [512, 128], [512, 512]]
+    assert [slots(n) for n in (2, 128, 160, 2000)] == [16, 128, 256, 2048]
 
 
 @pytest.mark.slow

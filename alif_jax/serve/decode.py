@@ -13,13 +13,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from alif_jax.generate import COLDEST, keep_top_p
-from alif_jax.model import Cache, Params
+from alif_jax.model import Cache, Llama, Params
 from alif_jax.model_config import ModelConfig
 from alif_jax.serve.weights import Structure
 from alif_jax.sharding import constrain
 
-CHUNKS = (64, 128, 256, 512)  # tokens of a prompt that one program takes, padded; a longer prompt is several of the last
-MOST_STEPS = 16  # a dispatch
+CHUNKS = (16, 48, 128, 256, 512)  # tokens of a prompt that one program takes, padded; a longer prompt is several of the last
+MOST_STEPS = 32  # a dispatch
 MOST_TOP = 20  # likeliest tokens told with each
 
 
@@ -152,7 +152,14 @@ def prefill(
     return cache, Chosen(*(x[0] for x in chosen)), sums_PD[0]
 
 
-@partial(jax.jit, static_argnames="structure", donate_argnames="cache")
+def logits_by_rows(model: Llama, hidden_BD: Float[Array, "B D"], live_B: Array) -> Float[Array, "B V"]:
+    """Of the live rows, one after the other: out of a CPU's cache a product with one row is a fraction of one with a few."""
+    none_V = jnp.zeros(model.config.padded_vocab_size)
+    each = lambda row: jax.lax.cond(row[1], model.logits, lambda _: none_V, row[0])  # noqa: E731
+    return jax.lax.map(each, (hidden_BD, live_B))
+
+
+@partial(jax.jit, static_argnames=("structure", "head_by_rows"), donate_argnames="cache")
 def decode(
     params: Params,
     cache: Cache,
@@ -162,6 +169,7 @@ def decode(
     stop_ids: Int[Array, "stops"],
     *,
     structure: Structure,
+    head_by_rows: bool,
 ) -> tuple[Cache, Int[Array, "M B"], tuple[Array, Array]]:
     """Up to `steps` (at most MOST_STEPS) more tokens of every live row; fewer where none is live any more.
 
@@ -184,7 +192,8 @@ def decode(
             segment_ids_BL=jnp.ones((B, 1), jnp.int32), cache=cache, cache_index=rows.position,
         )  # fmt: skip
         assert written is not None
-        chosen = choose(model.logits(hidden_B1D[:, 0]), rows)
+        hidden_BD = hidden_B1D[:, 0]
+        chosen = choose(logits_by_rows(model, hidden_BD, live) if head_by_rows else model.logits(hidden_BD), rows)
         out = Chosen(*(jax.lax.dynamic_update_index_in_dim(told, new, step, 0) for told, new in zip(out, chosen, strict=True)))
         made = rows.made + rows.live
         going = live & ~jnp.isin(chosen.token, stop_ids) & (made < rows.limit)

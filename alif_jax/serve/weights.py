@@ -1,4 +1,4 @@
-"""A model's parameters as decoding wants them: as they are, or on a single CPU each layer's apart and turned (`Llama.unstacked`).
+"""A model's parameters as decoding wants them: as they are, or on a single CPU each layer's apart (`Llama.unstacked`).
 
 Made once a model; of several models that share arrays, what they share is made once.
 """
@@ -38,8 +38,11 @@ class Apart:
 
 @dataclass(frozen=True)
 class Weights:
+    """cached: whether a CPU's cache holds them."""
+
     structure: Structure
     params: Params
+    cached: bool = False
 
 
 def on_one_cpu(loaded: Loaded) -> bool:
@@ -73,8 +76,8 @@ def _apart(
     loaded: Loaded, structures: dict[Hashable, Structure], taken: dict[tuple[int, int | None, bool], Array]
 ) -> Weights:  # fmt: skip
     """taken: the arrays made so far, by what they were made of: (id of the loaded array, layer, whether turned)."""
-    by_rows = fits_in_cpu_cache(loaded)
-    abstract = nnx.eval_shape(lambda params: loaded.skeleton.model(params).unstacked(by_rows=by_rows), loaded.params)
+    cached = fits_in_cpu_cache(loaded)
+    abstract = nnx.eval_shape(lambda params: loaded.skeleton.model(params).unstacked(turn=not cached), loaded.params)
     turned = {path for path, module in nnx.iter_modules(abstract) if getattr(module, "turned", False)}
     leaves, params = {}, {}
     for path, variable in nnx.to_flat_state(nnx.state(abstract)):
@@ -93,7 +96,7 @@ def _apart(
             params[name] = taken[key]
         leaves[name] = (path, variable)
     graphdef = nnx.graphdef(abstract)
-    return Weights(structures.setdefault(_alike(loaded.skeleton, graphdef), Apart(graphdef, leaves)), params)
+    return Weights(structures.setdefault(_alike(loaded.skeleton, graphdef), Apart(graphdef, leaves)), params, cached)
 
 
 def bytes_of(weights: Mapping[str, Weights]) -> int:
