@@ -12,7 +12,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 cd "$ALIF_ROOT"
 
 extras=(core data import ingest ray serve tools plan verify)
-pytest=(-n 2 --dist loadfile)
+pytest=(-n 2 --dist loadfile --no-loadscope-reorder) # reordered, long files of few tests come last, one after the other
 for argument in "$@"; do
   case $argument in
     -h | --help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" && exit ;;
