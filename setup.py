@@ -54,6 +54,7 @@ IMPORT = [
 INGEST = [
     "datatrove>=0.10,<0.11",
     "trafilatura>=2.3,<3",
+    "lxml_html_clean>=0.4",  # justext, below trafilatura, asks lxml for html_clean, which lxml calls html-clean: older pips miss it
     "zstandard>=0.25,<0.26",
 ]
 RAY = ["ray>=2.60,<3"]

@@ -6,6 +6,7 @@ They are made here, before any test imports JAX, so that a bare `pytest` runs un
 import importlib.util
 import ipaddress
 import os
+import signal
 import socket
 import tempfile
 from typing import Any
@@ -14,6 +15,8 @@ import pytest
 
 from launch.app import AWAY_FROM_TPU
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a script that ends in & has its shell see to that, also for our children
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
