@@ -78,7 +78,7 @@ TOOLS = [
     *GLOTLID,
     "beartype>=0.22,<0.24",
     "gguf>=0.19,<0.20",
-    "lm-eval>=0.4.13,<0.5",
+    "lm-eval[api]>=0.4.13,<0.5",
     "mypy>=2.4,<2.5",
     "pytest>=9,<10",
     "pytest-xdist>=3.8,<4",
