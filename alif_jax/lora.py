@@ -175,7 +175,8 @@ low_rank.defvjp(_low_rank_forward, _low_rank_backward)
 
 
 def times_turned(x: Float[Array, "... D"], kernel_FD: Float[Array, "F D"], dtype: Any = None) -> Float[Array, "... F"]:
-    """x Wᵀ made as (W xᵀ)ᵀ: of a few rows, twice as fast as any other way round with XLA on a CPU."""
+    """x Wᵀ made as (W xᵀ)ᵀ: of a few rows and weights from memory, twice as fast as any other way
+    round with XLA on a CPU."""
     y = jax.lax.dot_general(kernel_FD.astype(x.dtype), x, (((1,), (x.ndim - 1,)), ((), ())), preferred_element_type=dtype)
     return jnp.moveaxis(jax.lax.optimization_barrier(y), 0, -1)  # or XLA folds the two turns into none
 

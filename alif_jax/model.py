@@ -350,8 +350,8 @@ class Llama(nnx.Module):
     def unstacked(self, *, turn: bool = True) -> "Llama":
         """The same model for decoding on a CPU: each layer's parameters as arrays of their own.
 
-        Out of the stack XLA copies a layer there before each product. turn: kernels too (`times_turned`), which is better for one
-        row, and for weights that come from memory each step.
+        Out of the stack XLA copies a layer there before each product. turn: kernels too (`times_turned`), which is better for
+        weights that come from memory each step, and worse for several rows of those that stay in the CPU's cache.
         """
         model = nnx.merge(*nnx.split(self))
         graphdef, stacked = nnx.split(self.layers)

@@ -9,6 +9,7 @@ open file: those are made where the task runs.
 import io
 import posixpath
 import unicodedata
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
@@ -76,8 +77,9 @@ class Rule(BaseFilter):
         doc.text = doc.metadata.get("read", doc.text)
         return False, reason
 
+    @abstractmethod
     def reason(self, doc: Document, pack: Pack) -> str | None:
-        raise NotImplementedError
+        """Why the document goes, or None."""
 
 
 class Readable(Rule):

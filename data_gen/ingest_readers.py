@@ -10,6 +10,7 @@ import lzma
 import posixpath
 import re
 import zlib
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from importlib import resources
@@ -172,8 +173,9 @@ class _Files(BaseDiskReader):
                 f"{path} cannot be read on after row {reached}: {_line(error)}. Fetch it again or leave it out; other tasks go on"
             ) from error
 
+    @abstractmethod
     def documents(self, filepath: str, path: str, wanted: Callable[[int], bool]) -> Iterator[Document]:
-        raise NotImplementedError
+        """The wanted rows of a file, and what is wrong with those that are none."""
 
     def opened(self, filepath: str) -> closing[BinaryIO]:
         """The unpacked bytes. zstandard's own reader would take a file that is cut off for a whole one."""
@@ -181,7 +183,8 @@ class _Files(BaseDiskReader):
             return closing(self.data_folder.open(filepath, "rb", compression="infer"))
         import pyarrow
 
-        return closing(BufferedReader(pyarrow.input_stream(self.data_folder.open(filepath, "rb"), compression="zstd")))  # type: ignore[return-value]
+        unpacked: BinaryIO = BufferedReader(pyarrow.input_stream(self.data_folder.open(filepath, "rb"), compression="zstd"))
+        return closing(unpacked)
 
 
 class _Jsonl(_Files):

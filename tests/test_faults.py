@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from data_gen.config import SelfInstructConfig
 from data_gen.offline.faults import CONTENT, TRANSPORT
 from tests.local_teacher import LocalTeacher
 from tests.test_self_instruct import config, generate, outcome, query
@@ -17,7 +18,7 @@ from tests.test_self_instruct import config, generate, outcome, query
 TARGETS = {"generation": 90, "ethics": 90, "sentiment": 90}
 
 
-def faulty(faults: str, timeout_s: float = 2, **more: object):  # noqa: ANN201
+def faulty(faults: str, timeout_s: float = 2, **more: object) -> SelfInstructConfig:
     made = config("offline", targets=TARGETS, in_flight=16, **more)
     made.pool_lag, made.teacher.terms = 64, ""
     made.teacher.model = "offline-teacher"
@@ -66,9 +67,9 @@ def test_all_of_them_at_once_with_a_jumping_clock(
 
 def test_useless_replies_are_rejected_item_by_item_and_whole_items_are_kept(tmp_path: Path) -> None:
     kinds = ",".join(f"{kind}={0.05 if kind == 'huge' else 0.1}" for kind in CONTENT)
-    patient = {"timeout_s": 60}  # nothing hangs here, and five megabytes may take long on a busy machine
-    summary = generate(tmp_path / "a", faulty(kinds, **patient))
-    generate(tmp_path / "b", faulty(f"{kinds},error_500=0.1,cut=0.1", **patient))
+    patient = 60.0  # nothing hangs here, and five megabytes may take long on a busy machine
+    summary = generate(tmp_path / "a", faulty(kinds, patient))
+    generate(tmp_path / "b", faulty(f"{kinds},error_500=0.1,cut=0.1", patient))
     assert outcome(tmp_path / "a") == outcome(tmp_path / "b")
     assert {task: sides["train"] for task, sides in summary.accepted.items()} == TARGETS
     assert {"truncated", "wrong_language", "similar", "output_too_long"} <= set(summary.rejected)

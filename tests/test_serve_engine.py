@@ -206,7 +206,7 @@ def test_stop_tokens(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def large(loaded: Loaded) -> Any:
-    """`weights_of` as for a model that no CPU's cache holds: attention is made for all rows at once."""
+    """`weights_of` as for a model that no CPU's cache holds: kernels turned, the head for all rows at once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("alif_jax.serve.weights.CPU_CACHE", 0)
         made = weights_of({"m": loaded})

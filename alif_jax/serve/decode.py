@@ -154,9 +154,12 @@ def prefill(
 
 def logits_by_rows(model: Llama, hidden_BD: Float[Array, "B D"], live_B: Array) -> Float[Array, "B V"]:
     """Of the live rows, one after the other: out of a CPU's cache a product with one row is a fraction of one with a few."""
-    none_V = jnp.zeros(model.config.padded_vocab_size)
-    each = lambda row: jax.lax.cond(row[1], model.logits, lambda _: none_V, row[0])  # noqa: E731
-    return jax.lax.map(each, (hidden_BD, live_B))
+
+    def of_row(row: tuple[Array, Array]) -> Float[Array, "V"]:
+        hidden_D, live = row
+        return jax.lax.cond(live, model.logits, lambda _: jnp.zeros(model.config.padded_vocab_size), hidden_D)
+
+    return jax.lax.map(of_row, (hidden_BD, live_B))
 
 
 @partial(jax.jit, static_argnames=("structure", "head_by_rows"), donate_argnames="cache")

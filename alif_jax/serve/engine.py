@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import numpy as np
@@ -25,7 +26,7 @@ from alif_jax import UsageError
 from alif_jax.load import Loaded
 from alif_jax.serve.decode import CHUNKS, slots
 from alif_jax.serve.lane import Counts, Lane, Sampling, Served, Ticket, Token, Update
-from alif_jax.serve.weights import bytes_of, fits_in_cpu_cache, weights_of
+from alif_jax.serve.weights import bytes_of, weights_of
 from alif_jax.sharding import batch_parts
 
 __all__ = ["Engine", "QueueFull", "Sampling", "Stats", "Ticket", "Token", "Update"]
@@ -58,8 +59,8 @@ class Engine:
     """models: by name, all on one mesh; what they share they share here too (`load_adapter`).
 
     batch_size: rows a model, computed whether in use or not. max_length: tokens a request may have, prompt and answer together.
-    max_queue: requests that may wait. On one CPU device the weights are copied, turned for a few rows: drop the loaded models
-    after this. Raises UsageError for what does not fit.
+    max_queue: requests that may wait. On one CPU device the weights are copied (`weights_of`): drop the loaded models after
+    this. Raises UsageError for what does not fit.
     """
 
     def __init__(self, models: Mapping[str, Loaded], *, batch_size: int, max_length: int, max_queue: int) -> None:
@@ -72,7 +73,7 @@ class Engine:
             name: Served(loaded.config, weights[name], loaded.skeleton.dtype, loaded.tokenizer.stop_ids)
             for name, loaded in models.items()
         }
-        width = math.gcd(NARROW, batch_size) if all(map(fits_in_cpu_cache, models.values())) else batch_size
+        width = math.gcd(NARROW, batch_size) if all(one.cached for one in weights.values()) else batch_size
         with jax.set_mesh(self.mesh):
             self._lanes = [Lane(self._served, self.mesh, width, max_length) for _ in range(batch_size // width)]
         self._rows = batch_size * len(models)
@@ -143,7 +144,7 @@ class Engine:
             self._admit(len(checked))
             for place, ids in enumerate(checked):
                 ticket = self._accept(model, ids, Sampling(max_tokens=1), lambda update: None, embeds=True)
-                ticket.listener = lambda update, ticket=ticket, place=place: heard(ticket, place, update)  # type: ignore[misc]
+                ticket.listener = partial(heard, ticket, place)
                 tickets.append(ticket)
 
         def let_go(done: "Future[np.ndarray]") -> None:

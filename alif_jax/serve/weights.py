@@ -38,19 +38,15 @@ class Apart:
 
 @dataclass(frozen=True)
 class Weights:
-    """cached: whether a CPU's cache holds them."""
+    """cached: whether a CPU's cache holds them; then kernels are as they are, and the head is multiplied row by row."""
 
     structure: Structure
     params: Params
     cached: bool = False
 
 
-def on_one_cpu(loaded: Loaded) -> bool:
+def _on_one_cpu(loaded: Loaded) -> bool:
     return loaded.mesh.size == 1 and loaded.mesh.devices.flat[0].platform == "cpu"
-
-
-def fits_in_cpu_cache(loaded: Loaded) -> bool:
-    return on_one_cpu(loaded) and sum(array.nbytes for array in loaded.params.values()) <= CPU_CACHE
 
 
 def weights_of(models: Mapping[str, Loaded]) -> dict[str, Weights]:
@@ -59,7 +55,7 @@ def weights_of(models: Mapping[str, Loaded]) -> dict[str, Weights]:
     taken: dict[tuple[int, int | None, bool], Array] = {}
     found = {}
     for name, loaded in models.items():
-        found[name] = _apart(loaded, structures, taken) if on_one_cpu(loaded) else _as_loaded(loaded, structures)
+        found[name] = _apart(loaded, structures, taken) if _on_one_cpu(loaded) else _as_loaded(loaded, structures)
     return found
 
 
@@ -76,7 +72,7 @@ def _apart(
     loaded: Loaded, structures: dict[Hashable, Structure], taken: dict[tuple[int, int | None, bool], Array]
 ) -> Weights:  # fmt: skip
     """taken: the arrays made so far, by what they were made of: (id of the loaded array, layer, whether turned)."""
-    cached = fits_in_cpu_cache(loaded)
+    cached = sum(array.nbytes for array in loaded.params.values()) <= CPU_CACHE
     abstract = nnx.eval_shape(lambda params: loaded.skeleton.model(params).unstacked(turn=not cached), loaded.params)
     turned = {path for path, module in nnx.iter_modules(abstract) if getattr(module, "turned", False)}
     leaves, params = {}, {}
