@@ -57,6 +57,7 @@ INGEST = [
     "lxml_html_clean>=0.4",  # justext, below trafilatura, asks lxml for html_clean, which lxml calls html-clean: older pips miss it
     "zstandard>=0.25,<0.26",
 ]
+X_INSTRUCTION = ["scikit-learn>=1.7,<2"]  # clusters, gates; launch/x_instruction.py needs DATA, INGEST and SERVE too
 RAY = ["ray>=2.60,<3"]
 SERVE = [
     "httptools>=0.9,<0.10",
@@ -95,7 +96,10 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["alif_jax", "alif_jax.*", "data_gen", "data_gen.*"]),
-    package_data={"alif_jax": ["templates/*.jinja"], "data_gen": ["languages/**", "tasks/**", "text/**"]},
+    package_data={
+        "alif_jax": ["templates/*.jinja"],
+        "data_gen": ["languages/**", "tasks/**", "text/**", "x_instruction/shipped/**"],
+    },
     install_requires=CORE,
     extras_require={
         "cuda": jax_requirement("[cuda12]"),
@@ -108,10 +112,11 @@ setup(
         "ray": RAY,
         "serve": SERVE,
         "tensorflow": ["tensorflow-cpu>=2.19"],  # for tests/test_contract.py and tests/benchmarks/shards.py alone
-        "test": [*DATA, *IMPORT, *INGEST, *RAY, *SERVE, *VERIFY, *TOOLS, *PLAN],
+        "test": [*DATA, *IMPORT, *INGEST, *X_INSTRUCTION, *RAY, *SERVE, *VERIFY, *TOOLS, *PLAN],
         "tools": TOOLS,
         "tpu": jax_requirement("[tpu]"),
         "verify": VERIFY,
+        "x_instruction": X_INSTRUCTION,
         "wandb": ["wandb>=0.25,<1"],
     },
 )

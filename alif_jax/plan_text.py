@@ -1,9 +1,11 @@
 """A plan as people read it: what a run needs, takes and costs."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from alif_jax.plan import Plan, total
+from alif_jax.plan_stages import StagePlan, StagesPlan
 
 NAMES = {
     "weights": "frozen weights", "trainables": "trained weights", "optimizer": "optimizer",
@@ -100,6 +102,66 @@ def totals(plans: list[Plan], data: Mapping[str, Any] | None = None) -> str:
     said.append("cost unknown" if money is None else f"${between(money)}")
     ends = "\n            the data's expected cost in the low end, its worst case in the high one"
     return ", ".join(said) + (ends if data and money else "")
+
+
+# --- a data recipe that trains and asks models
+
+
+def stages(plan: StagesPlan) -> str:
+    """A line a stage, the total, and what the numbers rest on."""
+    chips = f"{plan.devices} chip{'s' if plan.devices > 1 else ''}"
+    rows = [("stage", "model", "what", "hours", "cost"), *map(stage_row, plan.stages)]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    table = ["  " + "  ".join([*map(str.ljust, row, widths), row[4]]).rstrip() for row in rows]
+    prices = [wrapped("prices", f"{plan.price['source']}, read {plan.price['date']}")] if plan.price and plan.price["date"] else []
+    return "\n".join([
+        f"stages      on {plan.topology}, {chips}", *table, *stages_total(plan), *prices,
+        *(wrapped("rests on", one) for one in plan.assumptions), *stage_notes(plan),
+    ])  # fmt: skip
+
+
+def stage_row(one: StagePlan) -> tuple[str, str, str, str, str]:
+    """Stage, model, what, hours, cost."""
+    model = one.model.rstrip("/").rpartition("/")[2]
+    asked = f"{one.requests:,} requests, {short(one.tokens_in)} tokens in, {short(one.tokens_out)} out"
+    trained = f"{one.epochs:g} epoch{'' if one.epochs == 1 else 's'} of {short(one.tokens_in)} tokens"
+    what = {"train": trained, "answer": asked, "ask": asked, "cpu": "no model"}[one.kind]
+    no_hours = {"ask": "at its own pace", "cpu": "not counted"}.get(one.kind, "unknown")
+    hours = between(one.hours) if one.hours else no_hours
+    money = f"${between(one.cost_usd)}" if one.cost_usd else "unknown" if one.counts_cost else ""
+    return one.stage, f"{one.role}: {model}" if model else one.role, what, hours, money
+
+
+def stages_total(plan: StagesPlan) -> list[str]:
+    hours = f"{between(plan.hours)} hours" if plan.hours else "hours unknown"
+    if any(one.kind == "ask" for one in plan.stages):
+        hours += " and the teacher's own"
+    kinds = (("on demand", plan.cost_usd), ("spot", plan.cost_usd_spot))
+    money = " or ".join(f"${between(pair)} {kind}" for kind, pair in kinds if pair)
+    return [f"total       {hours}, {money or 'cost unknown'}"]
+
+
+def stage_notes(plan: StagesPlan) -> list[str]:
+    """How the letters were got, and what a plan says besides: once where several stages say it."""
+    lines: dict[tuple[str, str], list[str]] = {}
+    for one in plan.stages:
+        for label, note in [*([("letters", one.note)] if one.note else []), *(("note", note) for note in one.notes)]:
+            lines.setdefault((label, note), []).append(one.stage)
+    ordered = sorted(lines.items(), key=lambda line: line[0][0])  # a stable sort: the letters first, then the notes
+    return [wrapped(label, f"{', '.join(names)}: {note}") for (label, note), names in ordered]
+
+
+def wrapped(label: str, text: str) -> str:
+    """Within 110 columns, under its label."""
+    return textwrap.fill(text, 110, initial_indent=f"{label:12}", subsequent_indent=" " * 12, break_on_hyphens=False)
+
+
+def short(count: float) -> str:
+    """950 → "950", 84_210 → "84 k", 1_234_567 → "1.2 M"."""
+    for limit, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if count >= limit * 0.9995:
+            return f"{count / limit:.{1 if count < 9.95 * limit else 0}f} {letter}"
+    return f"{count:,.0f}"
 
 
 def between(pair: Sequence[float]) -> str:

@@ -8,24 +8,23 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from html import escape
 from typing import Any, TextIO
 
 from data_gen import UsageError
-from data_gen.card_facts import CHECKS, REASONS, CardInputs
+from data_gen.card_facts import CardInputs, in_words
 from data_gen.charts import is_own
-from data_gen.readable import dollars, duration, percent
-from data_gen.readable import tokens as tokens_said
 from data_gen.record import SIDES, Record, canonical_json
 from data_gen.report import language_counts, render
-from data_gen.survey import Survey, quantile, side_of, survey
+from data_gen.survey import Survey, in_english, quantile, side_of, survey
 
 SHOWN_LETTERS = 600  # of a sample's turn
-EXAMPLES = 4  # tasks of which the card shows an item
+EXAMPLES = 4  # tasks, or languages where there are several, of which the card shows an item
 HUB_LICENCE = re.compile(r"[a-z0-9]+(?:[.-][a-z0-9]+)*")  # cc-by-4.0, apache-2.0, unknown
 URL = re.compile(r"<?(https?://[^\s<>]*[^\s<>.,;:!?)\]'\"])>?")
+PATH = r"(?:/|~|\.{1,2}/|[A-Za-z]:\\)"  # how one begins
 TASK_CATEGORIES = {
     "question_answering": "question-answering", "reading_comprehension": "question-answering", "translation": "translation",
     "classification": "text-classification", "sentiment": "text-classification", "summarisation": "summarization",
@@ -41,7 +40,11 @@ def write_card(directory: str, inputs: CardInputs, records: Callable[[], Iterabl
 
     Raises UsageError where they cannot be written.
     """
-    found = survey(records(), inputs.pack.verbs, int(inputs.recipe.get("seed") or 0), inputs.pack.particles)
+    write_texts(directory, inputs, survey(records(), inputs.pack.verbs, int(inputs.recipe.get("seed") or 0), inputs.pack.particles))
+
+
+def write_texts(directory: str, inputs: CardInputs, found: Survey) -> None:
+    """As write_card, of records that were gone through already."""
     texts = {"README.md": readme(inputs, found), "report.html": render(inputs, found)}
     try:
         for name, text in texts.items():
@@ -88,13 +91,13 @@ def readme(inputs: CardInputs, found: Survey) -> str:
         f"# {inputs.name}",
         _what(inputs, found),
         f"## What is in it\n\n{_counts(inputs, found)}",
-        f"## How to read it\n\n{_usage(found)}",
+        f"## How to read it\n\n{_usage(inputs, found)}",
         _examples(inputs, found),
         f"## How it was made\n\n{_made(inputs)}",
         f"## Checks\n\n{_checks(inputs)}",
         f"## What was rejected\n\n{_rejected(inputs)}",
-        f"## Teacher and licence\n\n{_terms(inputs)}",
-        "## Known limits\n\n" + "\n".join(f"- {limit}" for limit in _limits(inputs)),
+        f"## {inputs.words.terms_title}\n\n{_terms(inputs)}",
+        "## Known limits\n\n" + "\n".join(f"- {limit}" for limit in inputs.words.limits(inputs)),
         f"## Made again\n\n{_again(inputs)}",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
@@ -116,8 +119,8 @@ def front_matter(inputs: CardInputs, found: Survey) -> str:
         fields |= {"license_name": "see-below"} | ({"license_link": link[1]} if link else {})
     fields["task_categories"] = list(dict.fromkeys(TASK_CATEGORIES.get(task, "text-generation") for task in found.tasks))
     fields["size_categories"] = [size_category(found.sides().total())]
-    fields |= {"annotations_creators": ["machine-generated"], "language_creators": ["machine-generated"]}
-    fields["tags"] = ["synthetic", "instruction-tuning", "self-instruct", "alif-jax"]
+    fields |= {"annotations_creators": ["machine-generated"], "language_creators": [*inputs.words.written_by]}
+    fields["tags"] = [*inputs.words.tags]
     lines = ["---"]
     for key, value in fields.items():
         lines += [f"{key}:", *(f"- {_yaml(one)}" for one in value)] if isinstance(value, list) else [f"{key}: {_yaml(value)}"]
@@ -146,16 +149,9 @@ def size_category(records: int) -> str:
 
 
 def _what(inputs: CardInputs, found: Survey) -> str:
-    sides, pack = found.sides(), inputs.pack
-    writer = "grammars and word lists, not by a language model" if inputs.offline else inputs.teacher
-    said = (
-        f"{sides['train']:,} {pack.name} ({pack.native_name}) instructions with answers to train on and {sides['heldout']:,} held "
-        f"out, in {len(found.tasks)} tasks, written by {writer}. The held-out items are made from seeds of other topics than the "
-        "training items, and from nothing that was made from those: no line of descent crosses."
-    )
     warning = "**These items try out the programs. They are not meant to train a model that anybody uses.**\n\n"
     look = "`report.html` beside this file shows the data: lengths, diversity, scores, and samples drawn at random."
-    return f"{said}\n\n{warning if inputs.offline else ''}{look}"
+    return f"{inputs.words.what(inputs, found)}\n\n{warning if inputs.offline else ''}{look}"
 
 
 def _counts(inputs: CardInputs, found: Survey) -> str:
@@ -165,14 +161,15 @@ def _counts(inputs: CardInputs, found: Survey) -> str:
     ]
     rows.append(["in all", *_by_side(found.sides()), "", ""])
     head = ["task", "train", "held-out", "words of the instruction (median)", "words of the answer (median)"]
-    said = [f"{name or code} (`{code}`) {count:,}" for code, name, count in language_counts(inputs.pack, found)]
+    said = [f"{name or code} (`{code}`) {count:,}" for code, name, count in language_counts(inputs, found)]
     turns = sum(count for answers, count in found.turns.items() if answers > 1)
     several = f" {turns:,} are conversations of several turns." if turns else ""
     pairs = f"{'at least ' if found.pairs_untold else ''}{len(found.pairs):,}"
-    return (
+    counted = (
         f"{_table(head, rows)}\n\nBy language of the answer: {', '.join(said)}.{several}\n\nThe instructions have {pairs} distinct "
-        "pairs of an imperative and the word before it."
+        f"pairs of an imperative and {inputs.words.thing}."
     )
+    return _joined(counted, *_tables(inputs, "counts", "lengths", "diversity"))
 
 
 def _by_side(sides: Counter[str]) -> list[str]:
@@ -186,8 +183,7 @@ def _median(counts: Counter[int]) -> str:
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table whose first column is text and whose others are figures, or text where they have letters."""
     lines = [list(map(_cell, row)) for row in (head, *rows)]
-    text = [any(re.search(r"[^\W\d_]{2}", line[column]) for line in lines[1:]) for column in range(len(head))]
-    rule = [":--" if column == 0 or text[column] else "--:" for column in range(len(head))]
+    rule = [":--" if text else "--:" for text in in_words(lines[1:], len(head))]
     return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], rule, *lines[1:]])
 
 
@@ -195,13 +191,30 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
-def _usage(found: Survey) -> str:
+def _tables(inputs: CardInputs, *sections: str) -> Iterator[str]:
+    """The recipe's tables of some sections. What is in their cells may come from the data."""
+    for table in inputs.tables:
+        if table.section in sections:
+            rows = [list(map(_markdown, row)) for row in table.rows]
+            yield _joined(f"### {table.title}", _markdown(table.note), _table(table.head, rows))
+
+
+def _markdown(text: str) -> str:
+    """Text that Markdown shows as it is: no tags, links or code of its own."""
+    return re.sub(r"[\\`\[\]]", r"\\\g<0>", escape(text, quote=False))
+
+
+def _joined(*parts: str) -> str:
+    return "\n\n".join(part for part in parts if part)
+
+
+def _usage(inputs: CardInputs, found: Survey) -> str:
     feature = "`messages` (role and content, turn by turn)" if found.features != {"text"} else "`text`"
     if len(found.features) > 1:
         feature += " or `text`"
     return (
-        f"Each record has `id`, `source`, `task`, `language` (BCP 47), {feature} and `meta` (JSON: the request, the teacher, the "
-        "hash of the prompt, the examples it was shown, scores). On the hub, `PATH` being its name there:\n\n"
+        f"Each record has `id`, `source`, `task`, `language` (BCP 47), {feature} and `meta` (JSON: "
+        f"{inputs.words.meta}). On the hub, `PATH` being its name there:\n\n"
         '```python\nfrom datasets import load_dataset\n\ndata = load_dataset("PATH")  # from train.jsonl and heldout.jsonl\n'
         "```\n\nThe TFRecord shards have the same records and `manifest.json` their checksums; `alif_jax` trains on the directory "
         "that holds them (`--config.data.path=DIR`)."
@@ -209,18 +222,21 @@ def _usage(found: Survey) -> str:
 
 
 def _examples(inputs: CardInputs, found: Survey) -> str:
-    samples = [task.samples()[0] for task in list(found.tasks.values())[:EXAMPLES] if task.sample]
+    groups = found.by_language.values() if len(inputs.languages) > 1 else found.tasks.values()
+    samples = [group.samples()[0] for group in [*groups][:EXAMPLES] if group.sample]
     shown = [_example(record, inputs) for record in samples if record.messages]
     return "\n\n".join(["## Examples", *shown]) if shown else ""
 
 
 def _example(record: Record, inputs: CardInputs) -> str:
-    pack, turns = inputs.pack, list[str]()
+    pack, turns = inputs.pack_of(record.language), list[str]()
     for turn in record.messages or ():
         text = _clipped(turn["content"])
-        ways = f'dir="{pack.direction}" lang="{pack.code}"' if is_own(text, pack) else 'dir="ltr"'
+        own = is_own(text, pack) and not in_english(record, turn)
+        ways = f'dir="{pack.direction}" lang="{pack.code}"' if own else 'dir="ltr"'
         turns.append(f"<p {ways}>{text if turn['role'] == 'assistant' else f'<b>{text}</b>'}</p>")
-    return f"`{record.task}`\n\n" + "\n".join(turns)
+    named = f", {inputs.names().get(record.language, record.language)}" if len(inputs.languages) > 1 else ""
+    return f"`{record.task}`{named}\n\n" + "\n".join(turns)
 
 
 def _clipped(text: str) -> str:
@@ -232,52 +248,37 @@ def _clipped(text: str) -> str:
 
 
 def _made(inputs: CardInputs) -> str:
-    kept, seen = inputs.acceptance()
-    took = f" in {duration(inputs.wall_s)}" if inputs.wall_s is not None else ""
-    if inputs.cost is not None:
-        cost = f" It cost {dollars(inputs.cost)}."
-    else:
-        cost = " It cost nothing." if inputs.offline else " What it cost is not known: no price was given."
-    said = (
-        "Self-instruct (Wang et al. 2022, [arXiv 2212.10560](https://arxiv.org/abs/2212.10560)): each request shows the teacher "
-        "some seeds and some items that were kept before, all of one side, and asks for more of the kind. What comes back is "
-        "parsed, filtered, compared with everything kept so far and checked.\n\n"
-        f"{inputs.requests:,} requests with {tokens_said(inputs.usage.prompt)} tokens in and "
-        f"{tokens_said(inputs.usage.completion)} out{took} gave {seen:,} candidates, of which {kept:,} ({percent(kept, seen)}) "
-        f"were kept.{cost}"
-    )
-    if "translated" in inputs.prompts:
-        said += (
-            " The items of `translated` are an English set in the teacher's translation; the terms of that set hold for them too."
-        )
     rows = [[f"`{task}`", f"`{digest}`"] for task, digest in inputs.prompts.items()]
-    return f"{said}\n\n{_table(['task', 'SHA-256 of its prompt, first digits'], rows)}" if rows else said
+    prompts = _table(["task", "SHA-256 of its prompt, first digits"], rows) if rows else ""
+    return _joined(inputs.words.made(inputs), prompts, *_tables(inputs, "made"))
 
 
 def _checks(inputs: CardInputs) -> str:
-    rows = [[name, CHECKS.get(name, ""), threshold or "-"] for name, threshold in inputs.checks.items()]
-    table = _table(["check", "what it does", "threshold"], rows) if rows else "None beside the form of the items."
-    off = [name for name in CHECKS if name not in inputs.checks]
+    meanings, tables = inputs.words.checks, list(_tables(inputs, "checks"))
+    rows = [[name, meanings.get(name, ""), threshold or "-"] for name, threshold in inputs.checks.items()]
+    none = "" if tables else "None beside the form of the items."
+    table = _table(["check", "what it does", "threshold"], rows) if rows else none
+    off = [name for name in meanings if name not in inputs.checks]
     said = f"Not on: {', '.join(off)}." if off and rows else ""
-    return "\n\n".join(part for part in (table, said, inputs.reviewed) if part)
+    return _joined(table, said, *tables, inputs.reviewed)
 
 
 def _rejected(inputs: CardInputs) -> str:
-    ranked = sorted(inputs.rejected.items(), key=lambda found: (-found[1], found[0]))
-    if not ranked:
+    found = inputs.rejections()
+    if not found:
         return "Nothing."
-    rows = [[f"`{reason}`", f"{count:,}", REASONS.get(reason, "")] for reason, count in ranked]
-    return f"{_table(['reason', 'items', 'what it means'], rows)}\n\nAn item is counted under the first reason found."
+    staged, meanings = bool(inputs.by_stage), inputs.words.reasons
+    rows = [
+        [*[_markdown(stage)][:staged], f"`{reason}`", f"{count:,}", meanings.get(reason, "")]
+        for stage, ranked in found
+        for reason, count in ranked
+    ]
+    head = [*["stage"][:staged], "reason", "items", "what it means"]
+    return f"{_table(head, rows)}\n\nAn item is counted under the first reason found."
 
 
 def _terms(inputs: CardInputs) -> str:
-    licence = _with_links(inputs.licence) or "none was given: ask who published it before you use it"
-    if inputs.offline:
-        teacher = "There was no language model: grammars and word lists wrote the items, so no provider's terms hold."
-    else:
-        terms = _with_links(inputs.teacher_terms) or "not recorded; those of its provider hold"
-        teacher = f"Teacher: {inputs.teacher}. Its terms: {terms}. They hold for whoever trains on what it wrote."
-    return f"Licence: {licence}.\n\n{teacher}"
+    return _joined(inputs.words.terms(inputs, _with_links), *_tables(inputs, "terms"))
 
 
 def _with_links(text: str) -> str:
@@ -285,45 +286,27 @@ def _with_links(text: str) -> str:
     return URL.sub(r"<\1>", " ".join(text.split())).removesuffix(".")
 
 
-def _limits(inputs: CardInputs) -> list[str]:
-    limits = [
-        "No person wrote the answers"
-        + (" and a sample alone was read by people." if inputs.reviewed else ", and this card knows of none who has read them.")
-    ]
-    if not inputs.offline:
-        limits.append("Facts, opinions and turns of phrase are the teacher's, with its errors and its leanings.")
-    if judged := [name for name in ("majority", "back_translation", "ethics", "quality") if name in inputs.checks]:
-        judge = inputs.judge or "the teacher itself, which may not see its own mistakes"
-        limits.append(f"{', '.join(judged)}: judged by {judge}.")
-    if not {"contamination"} & set(inputs.checks):
-        limits.append("It was not compared with evaluation sets: questions of a test may be in it.")
-    limits.append(
-        "The held-out items come from the same prompts and teacher as the training items: they measure how well those were learnt, "
-        "and not how good a model is at other things."
-    )
-    if "personal_data" in inputs.checks:
-        limits.append("Personal data was looked for by its form only: a story told about somebody's name has none.")
-    else:
-        limits.append("Personal data was not looked for.")
-    return limits
-
-
 def _again(inputs: CardInputs) -> str:
     shown = json.dumps(without_paths(inputs.recipe), ensure_ascii=False, indent=1)
-    said = "The same command on an empty directory asks the same requests; a teacher that samples answers them otherwise."
-    if inputs.offline:
-        said = "The same command on an empty directory makes the same data."
     return (
-        f"```bash\n{inputs.command}\n```\n\n{said} The recipe:\n\n<details><summary>config</summary>\n\n"
+        f"```bash\n{inputs.command}\n```\n\n{inputs.words.again(inputs)} The recipe:\n\n<details><summary>config</summary>\n\n"
         f"```json\n{shown}\n```\n\n</details>"
     )
 
 
 def without_paths(value: Any) -> Any:
-    """Of paths the last part alone: the rest says something of the machine only. {"f": "/home/me/a.json"} → {"f": "a.json"}."""
+    """Of paths the last part alone: the rest says something of the machine only. {"f": "/home/me/a.json"} → {"f": "a.json"},
+    "ur=/data/ur,hi=/data/hi" → "ur=ur,hi=hi".
+    """
     if isinstance(value, Mapping):
         return {key: without_paths(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
         return [without_paths(inner) for inner in value]
-    is_path = isinstance(value, str) and re.match(r"(/|~|\.{1,2}/|[A-Za-z]:\\)", value)
-    return re.split(r"[/\\]", value.rstrip("/\\"))[-1] if is_path else value
+    if not isinstance(value, str):
+        return value
+    parts = re.split(rf"(?<=[=,])(?={PATH})", value)
+    return "".join(_last_part(part[:-1]) + part[-1] for part in parts[:-1]) + _last_part(parts[-1])
+
+
+def _last_part(text: str) -> str:
+    return re.split(r"[/\\]", text.rstrip("/\\"))[-1] if re.match(PATH, text) else text

@@ -1,84 +1,45 @@
-"""What a dataset's card is told by the recipe that made the data, and in plain words what each reason and check means. No text of
-a card and no counting of records: card.py and report.py write, survey.py counts.
+"""What a dataset's card is told by the recipe that made the data. No text of a card and no counting of records: card.py and
+report.py write, in the recipe's own words (card_words.py), and survey.py counts.
 """
 
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from data_gen.card_words import CHECKS, SELF_INSTRUCT, Words
 from data_gen.config import SelfInstructConfig
 from data_gen.endpoint import OFFLINE
 from data_gen.languages import Pack
 from data_gen.limits import Usage
 
-# By the name under which a rejected item is counted and written to rejected.jsonl.
-REASONS: dict[str, str] = {
-    "empty_output": "no answer at all",
-    "output_too_long": "an answer longer than any that could be meant: the teacher found no end",
-    "input_too_long": "instruction and input longer than any that could be meant",
-    "instruction_too_short": "an instruction of fewer words than a task can be said in",
-    "instruction_too_long": "an instruction of more words than the upper bound",
-    "leading_punctuation": "the instruction opens with a mark: a broken list or half a sentence",
-    "copied": "the answer only repeats the instruction or the input",
-    "no_labels_offered": "a task of labels whose instruction offers none",
-    "label_outside": "the answer is none of the labels that the instruction offers",
-    "wrong_language": "too few letters of the answer are in the script of its language",
-    "language_id": "a language identifier is sure that the text is in another language",
-    "refusal": "the answer declines a request that is not harmful",
-    "boiler_plate": "a chat model speaks about itself",
-    "repeated_text": "the answer repeats a word or a phrase over and over",
-    "malformed": "the reply has no item in the form that was asked for",
-    "malformed_turns": "the turns of a conversation do not alternate, or one is empty",
-    "truncated": "the reply was cut off inside of this item",
-    "similar": "ROUGE-L says that the instruction is too near to a seed or to an item kept before",
-    "target_reached": "nothing is wrong with it: its task had all the items that were wanted",
-    "similar_answer": "MinHash says that the answer is too near to one kept before",
-    "near_training": "a held-out item too near to a training item",
-    "near_heldout": "a training item too near to a held-out item",
-    "contaminated": "it shares a run of words with an evaluation set",
-    "personal_data": "it has what looks like a person's number, e-mail address or account",
-    "foreign_characters": "characters of another script stand inside of words",
-    "input_missing": "the task needs an input, and there is none",
-    "input_unwanted": "the task has no input, and there is one",
-    "answer_too_short": "an answer of fewer words than the task asks for",
-    "answer_too_long": "an answer of more words than the task allows",
-    "arithmetic_wrong": "a calculation in the answer, done again, gives another result",
-    "answer_not_derived": "the final result is none of those that its calculation gives",
-    "choice_outside": "the chosen letter is not among those offered",
-    "choice_mismatch": "the chosen letter and the text beside it are of different options",
-    "no_source_text": "a translation task whose instruction holds no text to translate",
-    "majority_differs": "most of the teacher's own new solutions end with another answer",
-    "back_translation_low": "translated back, the text is too far from the one it came from",
-    "ethics_failed": "a judge found the answer harmful or irresponsible",
-    "quality_low": "a judge gave it fewer points than the threshold",
-    "unchecked": "a check was asked for and the teacher gave no readable answer",
-    "balance_reached": "its answer language had its part of the target already",
-}
 
-# By the name under which a recipe says that a check was on, and (the judged ones) the records' meta keeps a score.
-CHECKS: dict[str, str] = {
-    "filters": "form, length, script, refusals and boiler-plate, repetition, copies",
-    "label": "the answer of a closed task is one of the labels offered",
-    "arithmetic": "calculations are done again and must give what the answer says",
-    "choice": "a multiple-choice answer names an option that is offered, with its own text",
-    "language_id": "a language identifier must not be sure of another language",
-    "personal_data": "numbers of persons, telephones and accounts, and e-mail addresses",
-    "foreign_characters": "no characters of another script inside of words",
-    "rouge": "exact ROUGE-L of the instruction against all seeds and all items kept before",
-    "minhash": "MinHash of the answer against all answers kept before",
-    "heldout": "MinHash of an item against all items of the other side, held out or to train on",
-    "contamination": "no run of 13 words in common with the evaluation sets given",
-    "majority": "the teacher solves the task again several times; most solutions must agree with the answer",
-    "back_translation": "the translation is translated back and compared with the source by chrF",
-    "ethics": "a judge passes the answer as responsible",
-    "quality": "a judge gives one to five points",
-}
+@dataclass(frozen=True)
+class Table:
+    """Figures that the card and the report both show: in the section of counts, lengths, diversity, made (the way from the first
+    document to the last item), checks or terms. `note` stands before them, in plain words.
+    """
+
+    section: str
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+
+def in_words(rows: Sequence[Sequence[str]], columns: int) -> list[bool]:
+    """Of each column of a table whether it is text, as the first is, and not figures. [("ur", "12 ± 3")] → [True, False]."""
+    return [column == 0 or any(re.search(r"[^\W\d_]{2}", row[column]) for row in rows) for column in range(columns)]
 
 
 @dataclass(kw_only=True)
 class CardInputs:
-    """What is known of a dataset beside its records. `accepted[task][side]`; `checks` maps a check that was on (a key of CHECKS) to
-    its threshold in words ("at least 3 of 5", "" for none); `cost` in US dollars and `wall_s` in seconds, None where not known.
+    """What is known of a dataset beside its records. `accepted[task][side]`; `checks` maps a check that was on (a key of
+    `words.checks`) to its threshold in words ("at least 3 of 5", "" for none); `cost` in US dollars and `wall_s` in seconds, None
+    where not known.
+
+    Of a dataset in several languages `packs` has them all and `pack` the first. `by_stage[stage]` is what `rejected` is, for a
+    recipe of several stages, and `candidates` how many there were, where they are not the accepted and the rejected together.
     """
 
     name: str
@@ -97,11 +58,30 @@ class CardInputs:
     wall_s: float | None = None
     checks: Mapping[str, str] = field(default_factory=dict)
     reviewed: str = ""  # what people found who read a sample, in a sentence
+    words: Words = SELF_INSTRUCT
+    packs: tuple[Pack, ...] = ()
+    by_stage: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    candidates: int | None = None
+    tables: tuple[Table, ...] = ()
+    tried_out: bool | None = None  # whether models took part that only try the programs; None: the recipe's teacher says it
+
+    @property
+    def languages(self) -> tuple[Pack, ...]:
+        """The packs of all languages of the dataset."""
+        return self.packs or (self.pack,)
+
+    def pack_of(self, language: str) -> Pack:
+        """The pack of an answer's language: ur for ur, ur-Latn; the first pack for what no other one knows."""
+        return next((pack for pack in self.languages if pack.code == language.split("-")[0]), self.pack)
+
+    def names(self) -> dict[str, str]:
+        """The English name of each language by its code: {"ur": "Urdu", "ur-Latn": "Roman Urdu", "en": "English"}."""
+        return {code: variety.name for pack in self.languages for code, variety in pack.varieties.items()}
 
     @property
     def offline(self) -> bool:
-        """Whether grammars wrote the data, and no language model."""
-        return dict(self.recipe.get("teacher") or {}).get("base_url") == OFFLINE
+        """Whether grammars wrote the data, or models that only try the programs, and no language model that anybody would ask."""
+        return self.tried_out if self.tried_out is not None else dict(self.recipe.get("teacher") or {}).get("base_url") == OFFLINE
 
     @property
     def judge(self) -> str:
@@ -112,7 +92,15 @@ class CardInputs:
     def acceptance(self) -> tuple[int, int]:
         """(accepted, candidates); items that came when their target was reached are neither."""
         kept = sum(sum(sides.values()) for sides in self.accepted.values())
+        if self.candidates is not None:
+            return kept, self.candidates
         return kept, kept + sum(count for reason, count in self.rejected.items() if reason != "target_reached")
+
+    def rejections(self) -> list[tuple[str, list[tuple[str, int]]]]:
+        """(stage, [(reason, items), …]) with the most frequent first, the one stage of a recipe without stages being ""."""
+        stages = self.by_stage or {"": self.rejected}
+        ranked = {stage: sorted(found.items(), key=lambda one: (-one[1], one[0])) for stage, found in stages.items()}
+        return [(stage, found) for stage, found in ranked.items() if found]
 
 
 def checks_on(config: SelfInstructConfig, named: Collection[str]) -> dict[str, str]:

@@ -30,10 +30,7 @@ IN_NASTALIQ = ("ur", "ks", "pnb", "skr")
 OWN_SHARE = 0.3  # of the letters: one long English name does not turn a line round
 
 _STRONG = regex.compile(r"\p{L}")
-# Words of the Latin script with all between them, brackets only in pairs, and a mark that ends their sentence.
-_INSIDE = r"[^\p{Script=Arabic}\u0600-\u06FF\n()«»“”]"
-_PAIR = rf"\({_INSIDE}*\)"
-_LATIN = regex.compile(rf"\p{{Script=Latin}}(?:(?:{_INSIDE}|{_PAIR})*(?:[\p{{Script=Latin}}\p{{N}}.?!%]|{_PAIR}))?")
+_NEVER = regex.compile(r"(?!)")
 
 _CSS = """
 *{box-sizing:border-box}
@@ -105,9 +102,9 @@ bdi[lang=en]{font-size:.92em}
 """
 
 
-def style(pack: Pack) -> str:
-    """The whole style sheet: light, and dark where the reader's system is."""
-    fonts = f":lang({pack.code}){{{type_of(pack)}}}"
+def style(*packs: Pack) -> str:
+    """The whole style sheet: light, and dark where the reader's system is; each language in its own type."""
+    fonts = "".join(f":lang({pack.code}){{{type_of(pack)}}}" for pack in packs)
     return (
         f":root{{color-scheme:light dark;{_variables(LIGHT)}}}"
         f"@media (prefers-color-scheme:dark){{:root{{{_variables(DARK)}}}}}{_CSS.replace('SANS', SANS)}{fonts}"
@@ -179,13 +176,14 @@ def bar(parts: Sequence[int], share: float, names: Sequence[str] = (), last: str
 # --- text in its own direction
 
 
-def prose(text: str, pack: Pack) -> str:
-    """A text of a conversation as paragraphs, a line each, each in its own direction.
+def prose(text: str, pack: Pack, *, english: bool = False) -> str:
+    """A text of a conversation as paragraphs, a line each, each in its own direction. `english`: none of it is taken for the pack's
+    language, which may have the same letters.
 
     "جواب دیں: Hello?" is a right-to-left line in which the English stands as a unit from left to right; a line without letters,
     such as "7 + 8 = 15", is written from left to right, as calculations are.
     """
-    return "".join(_line(line, pack) for line in text.split("\n") if line.strip())
+    return "".join(_line(line, pack, english) for line in text.split("\n") if line.strip())
 
 
 def is_own(text: str, pack: Pack) -> bool:
@@ -194,15 +192,31 @@ def is_own(text: str, pack: Pack) -> bool:
     return bool(first) and (share >= OWN_SHARE or (share > 0 and script_share(first[0], pack.script) == 1))
 
 
-def _line(line: str, pack: Pack) -> str:
-    if is_own(line, pack):
-        return f'<p dir="{escape(pack.direction)}" lang="{escape(pack.code)}">{_apart(line, _LATIN, "ltr", "en")}</p>'
+def _line(line: str, pack: Pack, english: bool) -> str:
+    if is_own(line, pack) and not english:
+        inner = _apart(line, _latin_runs(pack.script), "ltr", "en")
+        return f'<p dir="{escape(pack.direction)}" lang="{escape(pack.code)}">{inner}</p>'
     kind = "" if _STRONG.search(line) else ' class="sum"'
     return f'<p dir="ltr"{kind}>{_apart(line, _own_runs(pack.script), pack.direction, pack.code)}</p>'
 
 
 @lru_cache
+def _latin_runs(script: str) -> regex.Pattern[str]:
+    """In a text of `script`: words in Latin letters with all between them, brackets only in pairs, and a mark that ends their
+    sentence. Where the script is Latin itself, nothing tells them apart.
+    """
+    if script == "Latin":
+        return _NEVER
+    marks = r"\u0600-\u06FF" if script == "Arabic" else ""  # of which some are of no one script
+    inside = rf"[^\p{{Script={script}}}{marks}\n()«»“”]"
+    pair = rf"\({inside}*\)"
+    return regex.compile(rf"\p{{Script=Latin}}(?:(?:{inside}|{pair})*(?:[\p{{Script=Latin}}\p{{N}}.?!%]|{pair}))?")
+
+
+@lru_cache
 def _own_runs(script: str) -> regex.Pattern[str]:
+    if script == "Latin":
+        return _NEVER
     own = rf"\p{{Script={script}}}"
     return regex.compile(rf"{own}(?:[^\p{{Script=Latin}}\n]*{own})?")
 

@@ -201,6 +201,19 @@ class Journal:
         self._write("INSERT INTO request VALUES (?, ?, ?, ?, ?, ?)", row)
         return request
 
+    def count(self) -> int:
+        """How many requests there are: the number of the next one."""
+        return int(self._read("SELECT count(*) FROM request")[0][0])
+
+    def find(self, key: str) -> Request | None:
+        """The request of a key (request_key), a done one with its raw reply; None where there is none."""
+        rows = self._read(
+            "SELECT r.idx, key, about, body, status, reply FROM request r LEFT JOIN attempt a "
+            "ON r.status = 'done' AND a.idx = r.idx AND a.reply IS NOT NULL AND a.error IS NULL WHERE key = ?",
+            (key,),
+        )
+        return Request(rows[0][0], rows[0][1], json.loads(rows[0][2]), *rows[0][3:]) if rows else None
+
     def tasks(self) -> set[str]:
         """What has been asked for."""
         return {task for (task,) in self._read("SELECT DISTINCT json_extract(about, '$.task') FROM request") if task}

@@ -91,9 +91,9 @@ def _parsed(reply: str) -> Any:
     return json.loads(reply)
 
 
-def reply_choice(reply: str) -> tuple[str, str]:
-    """(text, finish_reason) of a raw chat completion. Raises ValueError saying what is wrong with a malformed or empty
-    one. Half a surrogate pair in the text, which no file can hold, becomes U+FFFD.
+def reply_choice(reply: str, *, may_be_empty: bool = False) -> tuple[str, str]:
+    """(text, finish_reason) of a raw chat completion. Raises ValueError saying what is wrong with a malformed or (unless it may
+    be) empty one. Half a surrogate pair in the text, which no file can hold, becomes U+FFFD.
     """
     try:
         data = _parsed(reply)
@@ -107,7 +107,7 @@ def reply_choice(reply: str) -> tuple[str, str]:
     if not isinstance(content, str):
         raise ValueError(f"a reply without message content: {reply[:200]!r}")
     finish = str(choices[0].get("finish_reason"))[:50]
-    if not content.strip():
+    if not content.strip() and not may_be_empty:
         hint = "; a model that thinks first may need more max_tokens" if finish == "length" else ""
         raise ValueError(f"an empty reply, finish_reason {finish!r}{hint}")
     return _without_surrogates(content), finish

@@ -5,16 +5,16 @@ by charts.py; samples are set in their own direction and script.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 
-from data_gen.card_facts import CHECKS, REASONS, CardInputs
+from data_gen.card_facts import CardInputs, Table, in_words
 from data_gen.charts import bar, bars, columns, is_own, prose, style
 from data_gen.languages import Pack
 from data_gen.readable import dollars, duration, percent
 from data_gen.readable import tokens as tokens_said
-from data_gen.record import Record
-from data_gen.survey import Survey, binned, quantile, side_of
+from data_gen.record import Message, Record
+from data_gen.survey import LanguageSurvey, Survey, TaskSurvey, binned, in_english, quantile, side_of
 
 TOP_VERBS, TOP_OBJECTS = 20, 5
 SIDE_NAMES = {"train": "to train on", "heldout": "held out"}
@@ -28,12 +28,12 @@ def render(inputs: CardInputs, survey: Survey) -> str:
     """The page. Everything that comes from the data or its recipe is escaped."""
     parts = {
         "counts": _counts(inputs, survey),
-        "lengths": _lengths(survey),
+        "lengths": _lengths(inputs, survey),
         "rejected": _rejected(inputs),
-        "diversity": _diversity(survey, inputs.pack),
+        "diversity": _diversity(inputs, survey),
         "neighbours": _neighbours(inputs, survey),
         "checks": _checks(inputs, survey),
-        "samples": _samples(survey, inputs.pack),
+        "samples": _samples(inputs, survey),
     }
     shown = {name: part for name, part in parts.items() if part}
     sections = "".join(f'<section id="{name}"><h2>{SECTIONS[name]}</h2>{part}</section>' for name, part in shown.items())
@@ -41,13 +41,13 @@ def render(inputs: CardInputs, survey: Survey) -> str:
     return (
         f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
         f'<meta name="viewport" content="width=device-width,initial-scale=1"><title>{escape(inputs.name)}: report</title>'
-        f"<style>{style(inputs.pack)}</style></head><body><main>{_head(inputs, survey)}<nav>{links}</nav>{sections}"
+        f"<style>{style(*inputs.languages)}</style></head><body><main>{_head(inputs, survey)}<nav>{links}</nav>{sections}"
         f"{_foot(inputs)}</main></body></html>\n"
     )
 
 
 def _head(inputs: CardInputs, survey: Survey) -> str:
-    pack, sides = inputs.pack, survey.sides()
+    sides = survey.sides()
     kept, seen = inputs.acceptance()
     took = "" if inputs.wall_s is None else f", {duration(inputs.wall_s)}"
     tiles = [
@@ -55,16 +55,18 @@ def _head(inputs: CardInputs, survey: Survey) -> str:
         (f"{sides['heldout']:,}", "items held out"),
         (percent(kept, seen), f"of {seen:,} candidates kept"),
         (f"{len(survey.pairs):,}", "verb–object pairs"),
-        (tokens_said(inputs.usage.total), f"tokens in {inputs.requests:,} requests" + took),
     ]
+    tiles += [(tokens_said(inputs.usage.total), f"tokens in {inputs.requests:,} requests" + took)] if inputs.requests else []
     tiles += [(dollars(inputs.cost), "paid to the teacher")] if inputs.cost is not None else []
-    written = "written by grammars and word lists, not by a language model" if inputs.offline else f"written by {inputs.teacher}"
     licence = f"Licence: {escape(inputs.licence or 'not stated')}."
-    native = f'<span lang="{escape(pack.code)}" dir="{escape(pack.direction)}">{escape(pack.native_name)}</span>'
+    native = " · ".join(
+        f'<span lang="{escape(pack.code)}" dir="{escape(pack.direction)}">{escape(pack.native_name)}</span>'
+        for pack in inputs.languages
+    )
     drawn = "".join(f'<div class="tile"><b>{escape(figure)}</b><span>{escape(what)}</span></div>' for figure, what in tiles)
     return (
         f"<header><h1>{escape(inputs.name)} · {native}</h1>"
-        f'<p class="muted">{escape(pack.name)} instructions with answers, {escape(written)}. {licence}</p>'
+        f'<p class="muted">{escape(inputs.words.intro(inputs))} {licence}</p>'
         f'</header><div class="tiles">{drawn}</div>'
     )
 
@@ -83,38 +85,56 @@ def _foot(inputs: CardInputs) -> str:
 def _counts(inputs: CardInputs, survey: Survey) -> str:
     tasks = sorted(survey.tasks.items(), key=lambda found: -found[1].sides.total())
     rows = [(_words(name), [task.sides["train"], task.sides["heldout"]], "") for name, task in tasks]
-    said = [(f"{name} ({code})" if name else code, [count], "") for code, name, count in language_counts(inputs.pack, survey)]
+    said = [(f"{name} ({code})" if name else code, [count], "") for code, name, count in language_counts(inputs, survey)]
     turns = [(f"{count} answers" if count > 1 else "1 answer", [times], "") for count, times in sorted(survey.turns.items())]
     more = f'<div class="card"><h3>Turns of a conversation</h3>{bars(turns)}</div>' if len(turns) > 1 else ""
     return (
         '<p class="muted"><span class="key" style="margin-inline-start:0"></span>to train on<span class="key second"></span>'
-        "held out: made from seeds that no training item comes from</p>"
+        f"held out: {escape(inputs.words.heldout)}</p>"
         f'<div class="two"><div class="card"><h3>By task</h3>{bars(rows)}</div><div class="two" style="grid-template-columns:1fr">'
         f'<div class="card"><h3>By language of the answer</h3>{bars(said)}</div>{more}</div></div>'
+        + _tables(inputs, "counts", "terms")
     )
 
 
-def language_counts(pack: Pack, survey: Survey) -> list[tuple[str, str, int]]:
+def language_counts(inputs: CardInputs, survey: Survey) -> list[tuple[str, str, int]]:
     """(code, English name or "", records), the most frequent first."""
-    names = {code: variety.name for code, variety in pack.varieties.items()}
+    names = inputs.names()
     return [(code, names.get(code, ""), count) for code, count in survey.languages.most_common()]
+
+
+def _tables(inputs: CardInputs, *sections: str) -> str:
+    """The recipe's tables of some sections."""
+    return "".join(_table(table) for table in inputs.tables if table.section in sections)
+
+
+def _table(table: Table) -> str:
+    text = in_words(table.rows, len(table.head))
+    left = " style='text-align:left;white-space:normal'"
+    lines = "".join(
+        f"<tr>{''.join(f'<{tag}{left * text[place]}>{escape(cell)}</{tag}>' for place, cell in enumerate(row))}</tr>"
+        for tag, row in [("th", table.head), *(("td", row) for row in table.rows)]
+    )
+    note = f'<p class="muted">{escape(table.note)}</p>' if table.note else ""
+    return f'<div class="card wide" style="margin-top:1rem"><h3>{escape(table.title)}</h3>{note}<table>{lines}</table></div>'
 
 
 def _words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _lengths(survey: Survey) -> str:
+def _lengths(inputs: CardInputs, survey: Survey) -> str:
     asked: Counter[int] = sum((task.instruction_words for task in survey.tasks.values()), Counter())
     answered: Counter[int] = sum((task.answer_words for task in survey.tasks.values()), Counter())
-    plots = [_length_plot(asked, "words of the instruction with its input"), _length_plot(answered, "words of the answer")]
+    plots = [_length_plot(asked, inputs.words.asked), _length_plot(answered, "words of the answer")]
     drawn = "".join(f'<div class="card">{plot}</div>' for plot in plots if plot)
     rows = "".join(
         f"<tr><td>{escape(_words(name))}</td>{_quantiles(task.instruction_words)}{_quantiles(task.answer_words)}</tr>"
         for name, task in survey.tasks.items()
     )
     head = "<tr><th>task</th><th>instruction, median</th><th>9 of 10 below</th><th>answer, median</th><th>9 of 10 below</th></tr>"
-    return f'<div class="two">{drawn}</div><div class="card wide" style="margin-top:1rem"><table>{head}{rows}</table></div>'
+    drawn = f'<div class="two">{drawn}</div><div class="card wide" style="margin-top:1rem"><table>{head}{rows}</table></div>'
+    return drawn + _tables(inputs, "lengths")
 
 
 def _quantiles(counts: Counter[int]) -> str:
@@ -132,31 +152,36 @@ def _length_plot(counts: Counter[int], what: str) -> str:
 
 
 def _rejected(inputs: CardInputs) -> str:
-    kept, seen = inputs.acceptance()
-    ranked = sorted(inputs.rejected.items(), key=lambda found: (-found[1], found[0]))
-    if not ranked:
-        return ""
-    rows = [(_words(reason), [count], REASONS.get(reason, "")) for reason, count in ranked]
+    (kept, seen), drawn = inputs.acceptance(), list[str]()
+    for stage, ranked in inputs.rejections():
+        rows = [(_words(reason), [count], inputs.words.reasons.get(reason, "")) for reason, count in ranked]
+        drawn.append(f'<div class="card">{f"<h3>{escape(_words(stage))}</h3>" if stage else ""}{bars(rows)}</div>')
     said = f"Of {seen:,} candidates {kept:,} were kept. A rejected one is counted under the first reason found."
-    return f'<p class="muted">{said}</p><div class="card">{bars(rows)}</div>'
+    counted = f'<p class="muted">{said}</p>{_side_by_side(drawn)}' if drawn else ""
+    return counted + _tables(inputs, "made")
+
+
+def _side_by_side(cards: Sequence[str]) -> str:
+    return f'<div class="two">{"".join(cards)}</div>' if len(cards) > 1 else "".join(cards)
 
 
 # --- diversity and nearness
 
 
-def _diversity(survey: Survey, pack: Pack) -> str:
-    verbs = survey.top_verbs(TOP_VERBS, TOP_OBJECTS)
+def _diversity(inputs: CardInputs, survey: Survey) -> str:
+    verbs, tables = survey.top_verbs(TOP_VERBS, TOP_OBJECTS), _tables(inputs, "diversity")
     if not verbs:
-        return ""
+        return tables
     found = survey.pairs.total() + survey.pairs_untold
     most = f"at least {len(survey.pairs):,}" if survey.pairs_untold else f"{len(survey.pairs):,}"
     said = (
-        f"{most} distinct pairs of a verb and the word before it, in {found:,} of {found + survey.verbless:,} instructions; the "
+        f"{most} distinct pairs of a verb and {inputs.words.thing}, in {found:,} of {found + survey.verbless:,} instructions; the "
         f"others have none of the verbs looked for. The {len(verbs)} most frequent verbs, each with its most frequent objects:"
     )
     cards = "".join(_verb(verb, total, objects, verbs[0][1]) for verb, total, objects in verbs)
-    ways = f'lang="{escape(pack.code)}" dir="{escape(pack.direction)}"'
-    return f'<p class="muted">{said}</p><div class="verbs" {ways}>{cards}</div>'
+    code, direction = ("en", "ltr") if inputs.words.asks_in_english else (inputs.pack.code, inputs.pack.direction)
+    ways = f'lang="{escape(code)}" dir="{escape(direction)}"'
+    return f'<p class="muted">{said}</p><div class="verbs" {ways}>{cards}</div>{tables}'
 
 
 def _verb(verb: str, total: int, objects: list[tuple[str, int]], most: int) -> str:
@@ -182,25 +207,31 @@ def _neighbours(inputs: CardInputs, survey: Survey) -> str:
 
 
 def _checks(inputs: CardInputs, survey: Survey) -> str:
+    meanings = inputs.words.checks
     lines = "".join(
-        f"<tr><td>{escape(_words(name))}</td><td style='text-align:left;white-space:normal'>{escape(CHECKS.get(name, ''))}</td>"
+        f"<tr><td>{escape(_words(name))}</td><td style='text-align:left;white-space:normal'>{escape(meanings.get(name, ''))}</td>"
         f"<td>{escape(said or '–')}</td></tr>"
         for name, said in inputs.checks.items()
     )
     table = f"<table><tr><th>check</th><th style='text-align:left'>what it does</th><th>threshold</th></tr>{lines}</table>"
     shown = f'<div class="card wide" style="margin-bottom:1rem">{table}</div>' if lines else ""
-    plots = "".join(f'<div class="card">{_score_plot(name, values)}</div>' for name, values in sorted(survey.scores.items()))
+    drawn = [_score_plot(_score_name(inputs, name), values) for name, values in sorted(survey.scores.items())]
+    plots = "".join(f'<div class="card">{plot}</div>' for plot in drawn)
     said = f'<p class="muted">{escape(inputs.reviewed)}</p>' if inputs.reviewed else ""
-    return said + shown + (f'<div class="two">{plots}</div>' if plots else "")
+    return said + shown + (f'<div class="two">{plots}</div>' if plots else "") + _tables(inputs, "checks")
+
+
+def _score_name(inputs: CardInputs, name: str) -> str:
+    return inputs.words.scores.get(name, _words(name))
 
 
 def _score_plot(name: str, values: Mapping[float, int]) -> str:
     """Few different values have a column each, many are put into twenty."""
     count = sum(values.values())
     mean = sum(value * times for value, times in values.items()) / count
-    caption = f"{_words(name)}: mean {mean:.4g} of {count:,} items kept"
+    caption = f"{name}: mean {mean:.4g} of {count:,} items kept"
     if len(values) == 1:
-        return f"<p>{escape(_words(name))}: {mean:g} for all {count:,} items kept</p>"
+        return f"<p>{escape(name)}: {mean:g} for all {count:,} items kept</p>"
     if len(values) <= 8:
         bins = [(f"{value:g}", values[value]) for value in sorted(values)]
         return columns(bins, [name for name, _ in bins], caption, each=True)
@@ -215,32 +246,40 @@ def _score_plot(name: str, values: Mapping[float, int]) -> str:
 # --- samples
 
 
-def _samples(survey: Survey, pack: Pack) -> str:
+def _samples(inputs: CardInputs, survey: Survey) -> str:
+    """Of each task; of each language where there are several."""
+    groups: dict[str, TaskSurvey] | dict[str, LanguageSurvey] = survey.tasks
+    if len(inputs.languages) > 1:
+        names = inputs.names()
+        groups = {names.get(code, code): language for code, language in survey.by_language.items()}
     parts = []
-    for name, task in survey.tasks.items():
-        cards = "".join(_sample(record, pack) for record in task.samples())
+    for name, group in groups.items():
+        cards = "".join(_sample(record, inputs) for record in group.samples())
         parts.append(f'<h3 style="margin-top:1.5rem">{escape(_words(name))}</h3><div class="two">{cards}</div>')
     return '<p class="muted">Drawn at random, not chosen.</p>' + "".join(parts)
 
 
-def _sample(record: Record, pack: Pack) -> str:
+def _sample(record: Record, inputs: CardInputs) -> str:
     turns = [{"role": "text", "content": record.text}] if record.text is not None else record.messages or ()
-    drawn = "".join(_turn(turn["role"], turn["content"], pack) for turn in turns)
-    about = "".join(f"<span>{escape(part)}</span>" for part in _about(record))
+    drawn = "".join(_turn(turn, inputs.pack_of(record.language), in_english(record, turn)) for turn in turns)
+    about = "".join(f"<span>{escape(part)}</span>" for part in _about(record, inputs))
     return f'<article class="card sample">{drawn}<footer>{about}</footer></article>'
 
 
-def _turn(role: str, content: str, pack: Pack) -> str:
-    direction = pack.direction if is_own(content, pack) else "ltr"
-    body = f'<p class="who" lang="en">{escape(role)}</p>{prose(content, pack)}'
+def _turn(turn: Message, pack: Pack, english: bool) -> str:
+    role, content = turn["role"], turn["content"]
+    direction = pack.direction if is_own(content, pack) and not english else "ltr"
+    body = f'<p class="who" lang="en">{escape(role)}</p>{prose(content, pack, english=english)}'
     return f'<div class="turn {escape(role)}" dir="{escape(direction)}" tabindex="0">{body}</div>'
 
 
-def _about(record: Record) -> Iterator[str]:
+def _about(record: Record, inputs: CardInputs) -> Iterator[str]:
     yield SIDE_NAMES.get(side_of(record), side_of(record))
     yield record.language
     if isinstance(rouge := record.meta.get("rouge"), (int, float)):
         yield f"ROUGE-L {rouge:.2f}"
     for check, value in dict(record.meta.get("scores") or {}).items():
-        yield f"{_words(check)} {value:g}" if isinstance(value, (int, float)) else f"{_words(check)} {value}"
+        name = _score_name(inputs, check)
+        yield f"{name} {value:g}" if isinstance(value, (int, float)) else f"{name} {value}"
+    yield from (str(record.meta[name]) for name in ("domain", "licence") if record.meta.get(name))
     yield record.id

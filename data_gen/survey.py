@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
-from data_gen.record import Record
+from data_gen.record import Message, Record
 from data_gen.text import tokens
 
 SAMPLES = 4  # records of a task that are kept to be shown
@@ -30,17 +30,54 @@ class TaskSurvey:
 
     def samples(self) -> list[Record]:
         """The records to show, in an order that the seed decides."""
-        return [record for _, _, record in sorted(self.sample, reverse=True, key=lambda kept: kept[:2])]
+        return _drawn(self.sample)
+
+
+@dataclass
+class Lengths:
+    """Count, mean and standard deviation of lengths, without keeping them."""
+
+    count: int = 0
+    total: int = 0
+    squares: int = 0
+
+    def add(self, length: int) -> None:
+        self.count, self.total, self.squares = self.count + 1, self.total + length, self.squares + length * length
+
+    def mean(self) -> float:
+        """0 of nothing, as the deviation."""
+        return self.total / self.count if self.count else 0.0
+
+    def deviation(self) -> float:
+        """Of these lengths themselves, not estimated for more of the kind: of 1 and 3 it is 1."""
+        return math.sqrt(self.count * self.squares - self.total**2) / self.count if self.count else 0.0
+
+
+@dataclass
+class LanguageSurvey:
+    """One language of the answers. Lengths are counts of characters: of the plain instruction, and of each answer."""
+
+    sides: Counter[str] = field(default_factory=Counter)
+    asked: Lengths = field(default_factory=Lengths)
+    answered: Lengths = field(default_factory=Lengths)
+    news: int = 0  # records whose answer was found to be news
+    sample: list[tuple[int, str, Record]] = field(default_factory=list)
+
+    def samples(self) -> list[Record]:
+        """As TaskSurvey.samples."""
+        return _drawn(self.sample)
 
 
 @dataclass
 class Survey:
-    """All tasks. `rouge` counts the nearest neighbour's ROUGE-L, at n what is in (n, n + 1] hundredths; `scores[check]` its values,
-    two digits kept.
+    """All tasks and languages. `licences` are those that the records name, "" where one names none. `rouge` counts the nearest
+    neighbour's ROUGE-L, at n what is in (n, n + 1] hundredths; `scores[check]` its values, two digits kept.
     """
 
     tasks: dict[str, TaskSurvey] = field(default_factory=dict)
     languages: Counter[str] = field(default_factory=Counter)
+    by_language: dict[str, LanguageSurvey] = field(default_factory=dict)
+    licences: Counter[str] = field(default_factory=Counter)
     features: set[str] = field(default_factory=set)  # text, messages
     turns: Counter[int] = field(default_factory=Counter)  # answers of a conversation
     rouge: Counter[int] = field(default_factory=Counter)
@@ -66,9 +103,11 @@ def _ranked(counts: Counter[str]) -> list[tuple[str, int]]:
     return sorted(counts.items(), key=lambda found: (-found[1], found[0]))
 
 
-def survey(records: Iterable[Record], verbs: Sequence[str], seed: int = 0, particles: Sequence[str] = ()) -> Survey:
-    """Goes through the records once. `verbs` are a language's imperative forms ("لکھیں", "لکھ دیں"), `particles` words that are no
-    verb's object ("میں", "بھی").
+def survey(
+    records: Iterable[Record], verbs: Sequence[str], seed: int = 0, particles: Sequence[str] = (), *, verb_first: bool = False
+) -> Survey:
+    """Goes through the records once. `verbs` are the imperative forms ("لکھیں", "لکھ دیں") of the language of the instructions,
+    `particles` words that are no verb's object ("میں", "بھی"); `verb_first`: its verb opens the sentence, as in English.
     """
     found = Survey()
     forms = {tuple(tokens(verb)): verb for verb in verbs}
@@ -76,9 +115,15 @@ def survey(records: Iterable[Record], verbs: Sequence[str], seed: int = 0, parti
         task = found.tasks.setdefault(record.task, TaskSurvey())
         task.sides[side_of(record)] += 1
         found.languages[record.language] += 1
-        _measure(found, task, record, forms, frozenset(particles))
+        language = found.by_language.setdefault(record.language, LanguageSurvey())
+        language.sides[side_of(record)] += 1
+        language.news += record.meta.get("news") is True
+        found.licences[str(record.meta.get("licence") or "")] += 1
+        _measure(found, task, record, forms, frozenset(particles), verb_first)
+        _measure_characters(language, record)
         _score(found, record)
-        _keep_sample(task, record, seed)
+        _keep_sample(task.sample, record, seed)
+        _keep_sample(language.sample, record, seed)
     return found
 
 
@@ -92,7 +137,32 @@ def said_by(record: Record, role: str) -> list[str]:
     return [message["content"] for message in record.messages or () if message["role"] == role]
 
 
-def _measure(found: Survey, task: TaskSurvey, record: Record, forms: Verbs, particles: frozenset[str]) -> None:
+def plain_instruction(record: Record) -> str:
+    """The instruction by itself: as the record's meta has it (without "Answer in Urdu.", in English where a translation is asked),
+    or else the first paragraph of what the user says. "" where nothing is asked.
+    """
+    plain = record.meta.get("instruction")
+    return plain if isinstance(plain, str) else next(iter(said_by(record, "user")), "").partition("\n\n")[0]
+
+
+def in_english(record: Record, message: Message) -> bool:
+    """Whether a message is English by the recipe's word, where letters do not tell: of a record whose meta has the English
+    instruction that instruction, and what the system says.
+    """
+    plain = record.meta.get("instruction")
+    return isinstance(plain, str) and (message["role"] == "system" or (message["role"] == "user" and plain in message["content"]))
+
+
+def _measure_characters(language: LanguageSurvey, record: Record) -> None:
+    if plain := plain_instruction(record):
+        language.asked.add(len(plain))
+    for answer in [record.text] if record.text is not None else said_by(record, "assistant"):
+        language.answered.add(len(answer))
+
+
+def _measure(
+    found: Survey, task: TaskSurvey, record: Record, forms: Verbs, particles: frozenset[str], verb_first: bool
+) -> None:
     if record.text is not None:
         found.features.add("text")
         task.answer_words[len(tokens(record.text))] += 1
@@ -103,16 +173,22 @@ def _measure(found: Survey, task: TaskSurvey, record: Record, forms: Verbs, part
     task.answer_words.update(len(tokens(answer)) for answer in answers)
     if questions:
         task.instruction_words[len(tokens(questions[0]))] += 1
-        asked = [word for word in tokens(questions[0].partition("\n\n")[0]) if word not in particles]
-        _count_pair(found, verb_object(asked, forms))
+        asked = [word for word in tokens(plain_instruction(record)) if word not in particles]
+        _count_pair(found, verb_object(asked, forms, verb_first=verb_first))
 
 
-def verb_object(words: Sequence[str], forms: Verbs) -> tuple[str, str] | None:
-    """The last known imperative and the word before it, for languages whose verb ends the sentence.
+def verb_object(words: Sequence[str], forms: Verbs, *, verb_first: bool = False) -> tuple[str, str] | None:
+    """The last known imperative and the word before it, for languages whose verb ends the sentence; `verb_first`: the imperative
+    that the words open with and the word after it.
 
-    ["ایک", "کہانی", "لکھیں"] → ("لکھیں", "کہانی"); the object is "" at the start, and without a known verb it is None.
+    ["ایک", "کہانی", "لکھیں"] → ("لکھیں", "کہانی"); ["write", "story"] → ("write", "story"). The object is "" where the verb stands
+    alone, and without a known verb it is None.
     """
     longest = max(map(len, forms), default=0)
+    if verb_first:
+        sizes = (size for size in range(min(longest, len(words)), 0, -1) if tuple(words[:size]) in forms)
+        size = next(sizes, 0)
+        return (forms[tuple(words[:size])], words[size] if size < len(words) else "") if size else None
     for end in range(len(words), 0, -1):
         for size in range(min(longest, end), 0, -1):
             verb = forms.get(tuple(words[end - size : end]))
@@ -138,15 +214,19 @@ def _score(found: Survey, record: Record) -> None:
             found.scores.setdefault(check, Counter())[round(float(value), 2)] += 1
 
 
-def _keep_sample(task: TaskSurvey, record: Record, seed: int) -> None:
+def _drawn(sample: list[tuple[int, str, Record]]) -> list[Record]:
+    return [record for _, _, record in sorted(sample, reverse=True, key=lambda kept: kept[:2])]
+
+
+def _keep_sample(sample: list[tuple[int, str, Record]], record: Record, seed: int) -> None:
     """A heap of the SAMPLES smallest hashes, negative so that the largest of them is the one to leave. An id is kept once."""
     drawn = -int.from_bytes(blake2b(f"{seed} {record.id}".encode(), digest_size=8).digest())
-    if any(drawn == kept for kept, _, _ in task.sample):
+    if any(drawn == kept for kept, _, _ in sample):
         return
-    if len(task.sample) < SAMPLES:
-        heapq.heappush(task.sample, (drawn, record.id, record))
-    elif (drawn, record.id) > task.sample[0][:2]:
-        heapq.heapreplace(task.sample, (drawn, record.id, record))
+    if len(sample) < SAMPLES:
+        heapq.heappush(sample, (drawn, record.id, record))
+    elif (drawn, record.id) > sample[0][:2]:
+        heapq.heapreplace(sample, (drawn, record.id, record))
 
 
 # --- reading a histogram

@@ -48,9 +48,15 @@ class Failures:
 
 
 class Teacher:
-    """`teacher = Teacher(endpoint, journal, account, answered_before=False); reply = await teacher.ask(request)`."""
+    """`teacher = Teacher(endpoint, journal, account, answered_before=False); reply = await teacher.ask(request)`.
 
-    def __init__(self, endpoint: Endpoint, journal: Journal, account: Account, *, answered_before: bool) -> None:
+    may_say_nothing: an empty reply is one too, as of a model that is being tried; of a teacher's it is malformed.
+    """
+
+    def __init__(
+        self, endpoint: Endpoint, journal: Journal, account: Account, *, answered_before: bool, may_say_nothing: bool = False
+    ) -> None:
+        self._may_say_nothing = may_say_nothing
         self._endpoint, self._journal, self._account = endpoint, journal, account
         self.config: TeacherConfig = endpoint.config
         self._failures = Failures(endpoint, journal)
@@ -168,7 +174,7 @@ class Teacher:
                 self._window.refused(sent_at=sent_at, now=monotonic())
             raise
         try:
-            reply_choice(reply)
+            reply_choice(reply, may_be_empty=self._may_say_nothing)
         except ValueError as error:
             failure = malformed(error)
             self._account.refused(attempt, str(failure), reply, paid=True)

@@ -14,7 +14,8 @@ import yaml
 
 from data_gen import UsageError, acceptance, checks, filters, judging
 from data_gen.card import write_card, write_jsonl
-from data_gen.card_facts import CHECKS, OFFLINE, REASONS, CardInputs, checks_on
+from data_gen.card_facts import OFFLINE, CardInputs, checks_on
+from data_gen.card_words import CHECKS, REASONS
 from data_gen.config import ChecksConfig, SelfInstructConfig
 from data_gen.languages import load_pack
 from data_gen.limits import Usage
