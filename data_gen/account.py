@@ -12,14 +12,17 @@ from dataclasses import replace
 from data_gen import UsageError
 from data_gen.endpoint import TeacherConfig, max_tokens_of
 from data_gen.journal import Attempt, Journal, Request
-from data_gen.limits import Budget, BudgetReached, Usage, token_bound
+from data_gen.limits import Budget, BudgetReached, Price, Usage, token_bound
 from data_gen.prompt import reply_usage
 
 
 class Account:
-    """The money and tokens of one work directory. Raises UsageError for a cap without a price."""
+    """The money and tokens of one work directory. own: a model of one's own is asked, which costs nothing.
 
-    def __init__(self, config: TeacherConfig, journal: Journal, max_cost: float | None) -> None:
+    Raises UsageError for a cap without a price.
+    """
+
+    def __init__(self, config: TeacherConfig, journal: Journal, max_cost: float | None, *, own: bool = False) -> None:
         if max_cost is not None and config.price() is None:
             raise UsageError(
                 f"--max_cost={max_cost:g} needs a price: --config.teacher.input_price and --config.teacher.output_price, in US "
@@ -28,7 +31,9 @@ class Account:
         if max_cost is not None and not max_cost >= 0:
             raise UsageError(f"--max_cost={max_cost}: US dollars, 0 or more")
         self.price, self._journal = config.price(), journal
-        if self.price:
+        if own:
+            self.price = Price(0.0, 0.0)
+        elif self.price:
             journal.price_unpriced(replace(self.price, factor=1.0), replace(self.price, factor=config.batch_price_factor))
         self.usage, spent = journal.spent()
         self.retries = journal.retries()

@@ -105,13 +105,13 @@ class TeacherConfig:
             check_terms(self.terms, self.model)
 
 
-def check_base_url(url: str) -> None:
+def check_base_url(url: str, called: str = "teacher.base_url") -> None:
     """Raises UsageError on what is no http(s) address, and (without repeating it) on one that may hold a secret: the
     config is stored with the data.
     """
     if any(sign in url for sign in "@?#"):
         raise UsageError(
-            "teacher.base_url holds a user name, a password or a query, which would be stored with the data: give the plain "
+            f"{called} holds a user name, a password or a query, which would be stored with the data: give the plain "
             "address and put the key into the environment variable that teacher.api_key_env names"
         )
     try:
@@ -120,7 +120,8 @@ def check_base_url(url: str) -> None:
     except ValueError:
         usable = False
     if not usable:
-        raise UsageError(f"teacher.base_url is {url!r}; it must be {OFFLINE!r} or begin with http:// or https://")
+        offline = f"be {OFFLINE!r} or " if called == "teacher.base_url" else ""
+        raise UsageError(f"{called} is {url!r}; it must {offline}begin with http:// or https://")
 
 
 def check_terms(terms: str, model: str) -> None:

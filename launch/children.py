@@ -7,10 +7,13 @@ import ctypes
 import json
 import os
 import re
+import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,10 +30,12 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Children:
-    """directory: where logs and compiled programs go. say: told how training goes on."""
+    """directory: where logs and compiled programs go. say: told how training goes on. serve_command: of another server than
+    launch/serve.py, with {model}, {name} and {port}; it is given the merged model.
+    """
 
-    def __init__(self, directory: str, say: Callable[[str], None]) -> None:
-        self._logs, self._say = Path(directory), say
+    def __init__(self, directory: str, say: Callable[[str], None], serve_command: str = "") -> None:
+        self._logs, self._say, self._serve_command = Path(directory), say, serve_command
 
     def resolve(self, recipes: Iterable[str]) -> dict[str, dict[str, Any]]:
         """The whole training config of each recipe. Raises UsageError for a recipe that is none."""
@@ -43,7 +48,7 @@ class Children:
     def train(self, recipe: str, overrides: Mapping[str, str], workdir: str) -> None:
         """Trains to the end, going on with what is there. Raises UsageError with the end of the log where it fails."""
         flags = [f"--config={recipe}", f"--workdir={workdir}", "--resume", *(f"--config.{k}={v}" for k, v in overrides.items())]
-        with self._child("train", flags, f"train {Path(workdir).parent.name}") as (process, log):
+        with self._child([*_program("train"), *flags], f"train {Path(workdir).parent.name}") as (process, log):
             metrics, told = Path(workdir, "metrics.jsonl"), time.monotonic()
             while process.poll() is None:
                 time.sleep(0.2)
@@ -58,14 +63,36 @@ class Children:
     @contextmanager
     def serve(self, model: str, name: str, batch_size: int) -> Iterator[str]:
         """A server of a run directory; its URL. It is gone at the end of the block."""
+        called = f"serve {Path(model).parent.name}"
+        if self._serve_command:
+            port = _free_port()
+            merged = self._merged(model)
+            command = [part.format(model=merged, name=name, port=port) for part in shlex.split(self._serve_command)]
+            with self._child(command, called) as (process, log):
+                yield _answering(f"http://127.0.0.1:{port}/v1", process, log)
+            return
         flags = [f"--model={model}", f"--served_name={name}", "--port=0", f"--batch_size={batch_size}", "--max_queue=4096"]
-        with self._child("serve", flags, f"serve {Path(model).parent.name}") as (process, log):
+        with self._child([*_program("serve"), *flags, *_as_trained(model)], called) as (process, log):
             yield _url(process, log)
+
+    def _merged(self, model: str) -> str:
+        """The run's merged model, for a server that does not read runs; made once."""
+        output = Path(model).parent / "merged"
+        if not output.exists():
+            step = [flag for flag in _as_trained(model) if flag.startswith("--step")]
+            flags = [f"--workdir={model}", "--format=merged", f"--output={output}", "--noverify", *step]
+            with self._child([*_program("export"), *flags], f"export {output.parent.name}") as (process, log):
+                if process.wait():
+                    raise app.UsageError(f"{model} could not be exported: {_last_error(_read(log))}; the log: {log}")
+        return str(output)
 
     def evaluate(self, model: str, data: str, template: str) -> dict[str, Any]:
         """What launch/evaluate.py says of held-out shards."""
-        flags = [f"--model={model}", f"--data={data}", f"--template={template}", "--json"]
-        with self._child("evaluate", flags, f"evaluate {Path(model).parent.name}", stdout=subprocess.PIPE) as (process, log):
+        flags = [f"--model={model}", f"--data={data}", f"--template={template}", "--json", *_as_trained(model)]
+        with self._child([*_program("evaluate"), *flags], f"evaluate {Path(model).parent.name}", stdout=subprocess.PIPE) as (
+            process,
+            log,
+        ):
             said = process.communicate()[0]
             if process.returncode:
                 raise app.UsageError(f"evaluating {model} stopped: {_last_error(_read(log))}; the log: {log}")
@@ -80,15 +107,13 @@ class Children:
             raise app.UsageError(f"the tiny base could not be made: {_last_error(done.stderr)}")
 
     @contextmanager
-    def _child(
-        self, program: str, flags: list[str], name: str, stdout: int | None = None
-    ) -> Iterator[tuple["subprocess.Popen[str]", Path]]:
+    def _child(self, command: list[str], name: str, stdout: int | None = None) -> Iterator[tuple["subprocess.Popen[str]", Path]]:
         """A child in a session of its own, so that Ctrl-C reaches this process alone, which then stops it."""
         self._logs.mkdir(parents=True, exist_ok=True)
         log = self._logs / f"{name.replace(' ', '-')}.log"
         with open(log, "w", encoding="utf-8") as file:
             process = subprocess.Popen(
-                [*_program(program), *flags], stdin=subprocess.DEVNULL, stdout=stdout or file, stderr=file, text=True,
+                command, stdin=subprocess.DEVNULL, stdout=stdout or file, stderr=file, text=True,
                 start_new_session=True, env=self._env(), preexec_fn=_with_parent(os.getpid()),
             )  # fmt: skip
         try:
@@ -104,6 +129,33 @@ class Children:
 
 def _program(name: str) -> list[str]:
     return [sys.executable, str(app.ROOT / "launch" / f"{name}.py")]
+
+
+def _as_trained(model: str) -> list[str]:
+    """How launch/serve.py and launch/evaluate.py read a run: in its precision; the best checkpoint where it measured."""
+    config = json.loads(_read(Path(model, "config.json")) or "{}")
+    dtype, measured = config.get("model", {}).get("dtype", "float32"), config.get("eval_steps", 0)
+    return [f"--dtype={dtype}", f"--step={'best' if measured else 'latest'}"]
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def _answering(url: str, process: "subprocess.Popen[str]", log: Path) -> str:
+    """The URL, once its list of models comes."""
+    end = time.monotonic() + START_S
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            raise app.UsageError(f"the server of serve_command ended: {_last_error(_read(log))}; the log: {log}")
+        try:
+            with urllib.request.urlopen(f"{url}/models", timeout=5):
+                return url
+        except OSError:
+            time.sleep(0.5)
+    raise app.UsageError(f"the server of serve_command did not answer at {url} within {START_S:g} s; the log: {log}")
 
 
 def _with_parent(parent: int) -> Callable[[], None] | None:
@@ -147,7 +199,10 @@ def _progress(metrics: Path, log: Path) -> str:
     lines = _read(metrics).strip().splitlines()
     if not lines:
         return f"  preparing; the log: {log}"
-    last: dict[str, Any] = json.loads(lines[-1])
+    try:
+        last: dict[str, Any] = json.loads(lines[-1])
+    except ValueError:  # it is being written
+        return f"  training; the log: {log}"
     figures = [f"{name} {last[name]:.4g}" for name in ("loss", "tokens_per_second") if isinstance(last.get(name), float | int)]
     return f"  step {last.get('step', 0):,}: {', '.join(figures)}".replace("_", " ")
 

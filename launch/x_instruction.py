@@ -32,9 +32,7 @@ WORKDIR = flags.DEFINE_string("workdir", None, "local directory of the run; is m
 FROM = flags.DEFINE_enum("from", "", ["", *STAGES], "the first stage; it is made again even if it is finished")
 TO = flags.DEFINE_enum("to", "", ["", *STAGES], "the last stage")
 LANGUAGES = flags.DEFINE_list("languages", [], "some of the config's languages: ur,hi")
-MAX_COST = flags.DEFINE_float(
-    "max_cost", None, "US dollars that the teacher may cost, over all stages and starts on this directory"
-)
+MAX_COST = flags.DEFINE_float("max_cost", None, "US dollars that the teacher may cost, all stages and starts together")
 
 
 def main(argv: list[str]) -> None:
@@ -44,7 +42,8 @@ def main(argv: list[str]) -> None:
     try:
         with show() as progress:
             said = run(
-                CONFIG.value, WORKDIR.value, children=Children(os.path.join(WORKDIR.value, "logs"), progress.say), show=progress,
+                CONFIG.value, WORKDIR.value, show=progress,
+                children=Children(os.path.join(WORKDIR.value, "logs"), progress.say, CONFIG.value.serve_command),
                 first=FROM.value, last=TO.value, languages=tuple(LANGUAGES.value), max_cost=MAX_COST.value, command=command,
             )  # fmt: skip
         print(said)

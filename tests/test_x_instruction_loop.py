@@ -1,4 +1,4 @@
-"""The whole X-Instruction loop with real children: models of random weights, trained, served and asked, on the shipped sample. Slow."""
+"""The whole X-Instruction loop with real children: models of random weights, trained, served and asked about the sample. Slow."""
 
 import gzip
 import os

@@ -103,7 +103,7 @@ class Asker:
         if first is None:
             return
         config = replace(model.limits, base_url=model.url, model=model.name)
-        account = Account(config, self.journal, None if model.own else self._max_cost)
+        account = Account(config, self.journal, None if model.own else self._max_cost, own=model.own)
         run = _Asking(self, model, config, account, title, wanted)
         failed = asyncio.run(run.all(first, open_ones, patient))
         self.journal.commit()
@@ -126,12 +126,16 @@ class Asker:
         request = self.journal.find(_key(model, question))
         return request is not None and request.status == DONE
 
-    def plan(self, model: Model, question: Question) -> Request:
-        """The question's request in the journal: a new one, or one that an earlier start could not have answered."""
+    def plan(self, model: Model, question: Question) -> Request | None:
+        """The question's request in the journal: a new one, or one that an earlier start could not have answered; None where it is
+        answered by now.
+        """
         request = self.journal.find(_key(model, question))
         if request is None:
             request = self.journal.plan(self.requests, _body(model, question), {"about": question.id}, model.key)
             self.requests += 1
+        elif request.status == DONE:
+            return None
         else:
             self.journal.set_status(request.idx, PLANNED)
         return request
@@ -176,7 +180,7 @@ class _Asking:
                 while following or tasks:
                     while following and len(tasks) < teacher.window:
                         request = self.asker.plan(self.model, following)
-                        if request.idx not in tasks.values():  # the same may be asked twice
+                        if request and request.idx not in tasks.values():  # the same may be asked twice
                             tasks[asyncio.create_task(teacher.ask(request))] = request.idx
                         following = next(rest, None)
                         await asyncio.sleep(0)
@@ -208,7 +212,7 @@ class _Asking:
             window=teacher.window if teacher else 0,
             retries=account.retries,
             usage=account.usage,
-            spent=account.budget.spent if account.price and account.price.prompt + account.price.completion else None,
+            spent=account.budget.spent if account.price and not self.model.own else None,
             max_cost=account.budget.cap,
             elapsed_s=int(now),
             eta_s=eta(self.history, self.wanted),

@@ -16,7 +16,7 @@ from data_gen.record import Record
 from data_gen.tfrecord import write_shards
 from data_gen.x_instruction.ask import Question
 from data_gen.x_instruction.inputs import seed_rows
-from data_gen.x_instruction.output import answer_in, record_of
+from data_gen.x_instruction.output import record_of, with_language
 from data_gen.x_instruction.seed import translation
 from data_gen.x_instruction.stage import Row, Stage, digest_of
 from data_gen.x_instruction.work import MODELS, Work, by_side, conversation, shards_digest, shards_size
@@ -103,14 +103,14 @@ def make_comparison(work: Work, stage: Stage) -> None:
 
 
 def _as_asked(row: Row, work: Work) -> Record:
-    said = f"{row['instruction'].rstrip()} {answer_in(work.packs[row['lang']])}"
+    said = with_language(row["instruction"], work.packs[row["lang"]])
     messages = [{"role": "user", "content": said}, {"role": "assistant", "content": row["response"]}]
     return conversation("x_instruction_seed", row["lang"], messages)
 
 
 def _conditions(work: Work, rows: Sequence[Row]) -> dict[str, dict[str, str]]:
     """What is asked, by condition and pair's id: in English, and in the language where a teacher translates."""
-    found = {"english": {row["id"]: f"{row['instruction'].rstrip()} {answer_in(work.packs[row['lang']])}" for row in rows}}
+    found = {"english": {row["id"]: with_language(row["instruction"], work.packs[row["lang"]]) for row in rows}}
     if not _teacher(work):
         return found
     questions = [translation(row["instruction"], work.packs[row["lang"]].name) for row in rows]

@@ -21,13 +21,13 @@ ROLES = ("generator", "forward", "evaluator")
 @dataclass(kw_only=True)
 class RoleConfig:
     """A model with a task of its own. by: `trained` here from its recipe, or the config's `teacher`. url: of a server that somebody
-    started for the trained model (vLLM, for volume), which knows it as `model`; "": the driver starts one and stops it again.
+    starts for it and that calls it by its name under models/; the run stops and says so where it does not. "": the driver starts a
+    server and stops it again.
     """
 
     recipe: str = ""  # of launch/train.py; its own paths and template, the directories come from the driver
     by: Literal["trained", "teacher"] = "trained"
     url: str = ""
-    model: str = ""
 
 
 @dataclass(kw_only=True)
@@ -179,6 +179,7 @@ class XInstructionConfig:
     gates: GatesConfig = field(default_factory=GatesConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     serve_batch_size: int = 32  # requests that a server of the driver answers at a time
+    serve_command: str = ""  # another server, for volume: "vllm serve {model} --served-model-name {name} --port {port}"
 
     def role(self, name: str) -> RoleConfig:
         """generator, forward or evaluator."""
@@ -209,13 +210,22 @@ class XInstructionConfig:
             raise UsageError("output.native_share and output.system_share are shares of the same records: together at most 1")
         if self.rate.keep <= 1 / 3 and self.base != TINY:
             raise UsageError(f"rate.keep is {self.rate.keep}; a guess gives each of three levels 0.33, so it must be more")
+        if self.rate.min_keep > self.rate.max_keep:
+            raise UsageError(
+                f"rate.min_keep is {self.rate.min_keep} and rate.max_keep {self.rate.max_keep}: no share is between them"
+            )
         if self.diversify.embedder != "tfidf" and not self.diversify.model:
             raise UsageError(f"diversify.embedder is {self.diversify.embedder}: name its model, --config.diversify.model=NAME")
         if self.diversify.embedder == "endpoint":
             if not self.diversify.url:
                 raise UsageError("diversify.embedder is endpoint: give --config.diversify.url=http://HOST/v1")
-            check_base_url(self.diversify.url)
+            check_base_url(self.diversify.url, "diversify.url")
         self._check_roles()
+        if self.serve_command and not all(f"{{{name}}}" in self.serve_command for name in ("model", "name", "port")):
+            raise UsageError(
+                f"serve_command is {self.serve_command!r}; it needs {{model}}, {{name}} and {{port}}, which stand for the "
+                "directory of the merged model, the name that it is asked by, and where the server listens"
+            )
 
     def _bounds(self) -> list[tuple[str, float, float, float]]:
         many = float("inf")
@@ -241,7 +251,8 @@ class XInstructionConfig:
             ("generate.max_letters", self.generate.max_letters, self.generate.min_letters, many),
             ("generate.min_instruction", self.generate.min_instruction, 1, self.generate.max_instruction),
             ("rate.forward_temperature", self.rate.forward_temperature, 0, 2), ("rate.floor", self.rate.floor, 0, many),
-            ("refine.rounds", self.refine.rounds, 0, 4), ("refine.new_high", self.refine.new_high, 0, 4),
+            ("refine.rounds", self.refine.rounds, 0, 4), ("refine.min_anchor", self.refine.min_anchor, 0, many),
+            ("refine.new_high", self.refine.new_high, 0, 4),
             ("refine.new_pairs", self.refine.new_pairs, 0, 1000),
             ("output.heldout_share", self.output.heldout_share, 0, 0.5), ("sft.max_steps", self.sft.max_steps, 0, many),
         ]  # fmt: skip
@@ -251,8 +262,9 @@ class XInstructionConfig:
             raise UsageError(f"languages is {','.join(self.languages)!r}; give codes such as ur,hi, each once")
         for code in self.languages:
             load_pack(code)
-        named = [one.split("=", 1)[0] for one in self.documents if one != SAMPLE]
-        if any("=" not in one for one in self.documents if one != SAMPLE) or not set(named) <= set(self.languages):
+        given = [one.partition("=") for one in self.documents if one != SAMPLE]
+        named = [code for code, _, _ in given]
+        if not all(path for *_, path in given) or not set(named) <= set(self.languages) or len(set(named)) < len(named):
             raise UsageError(
                 f"documents is {','.join(self.documents)!r}; expected CODE=DIR for codes of languages ({','.join(self.languages)}),"
                 f" DIR being a work directory of launch/ingest.py, or {SAMPLE!r}"
@@ -272,9 +284,7 @@ class XInstructionConfig:
                     f"{name}.recipe is {role.recipe!r}; expected a training recipe such as configs/x_instruction_{name}.py"
                 )
             if role.url:
-                check_base_url(role.url)
-                if not role.model:
-                    raise UsageError(f"{name}.url is given and {name}.model is empty: give the model's name at that server")
+                check_base_url(role.url, f"{name}.url")
         if wanted := self.asks_teacher():
             self.check_teacher(" and ".join(wanted))
 

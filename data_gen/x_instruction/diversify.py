@@ -150,18 +150,24 @@ async def _from_endpoint(texts: Sequence[str], url: str, model: str) -> np.ndarr
     found: list[Any] = []
     async with Endpoint(config, url) as endpoint:
         for start in range(0, len(texts), TOGETHER):
-            body = canonical_json({"model": model, "input": list(texts[start : start + TOGETHER])})
-            found += await _vectors(endpoint, config, body)
+            asked = list(texts[start : start + TOGETHER])
+            body = canonical_json({"model": model, "input": asked, "encoding_format": "float"})
+            found += await _vectors(endpoint, config, body, len(asked))
+    if len({len(vector) for vector in found}) > 1:
+        raise UsageError(f"{url}/embeddings gave vectors of different lengths: check diversify.model={model}")
     return np.asarray(found, np.float32)
 
 
-async def _vectors(endpoint: Endpoint, config: TeacherConfig, body: str) -> list[Any]:
+async def _vectors(endpoint: Endpoint, config: TeacherConfig, body: str, many: int) -> list[list[float]]:
     number = 0
     while True:
         number += 1
         try:
             reply = json.loads(await endpoint.post("/embeddings", body))
-            return [one["embedding"] for one in sorted(reply["data"], key=lambda one: one["index"])]
+            vectors = [[float(value) for value in one["embedding"]] for one in sorted(reply["data"], key=lambda one: one["index"])]
+            if len(vectors) != many or not all(vectors):
+                raise ValueError(f"{len(vectors)} vectors for {many} texts, or empty ones")
+            return vectors
         except AttemptError as error:
             if error.kind not in ("busy", "broken") or number >= config.max_attempts:
                 raise UsageError(f"{endpoint.advice(error, f'tried {number} times')} (diversify.url, diversify.model)") from None

@@ -21,19 +21,23 @@ _THING = (
     r"(?:text|passage|article|paragraph|story|poem|extract|excerpt|document|content|sentences?|lines?|information|news|report|essay"
     r"|image|picture|photo(?:graph)?|video|link|url|table|chart|list|conversation|dialogue|data)"
 )
+_SHOWN = r"(?:image|picture|photo(?:graph)?|video|link)(?!\s+(?:games?|gaming|calls?|book|industry|frame|tube))"
+_READ = r"(?:text|passage|article|paragraph|excerpt|extract)(?!\s+(?:book|message|editor)s?\b)"
 _DANGLING = regex.compile(
-    rf"\b(?:the|this|that|these|those|following|given|above|below|provided|attached)\s+(?:\w+\s+){{0,2}}?(?:above|below|given|provided|following|attached|mentioned)\b"
-    rf"|\b(?:this|these|given|provided|attached|above|following|aforementioned|above-mentioned)\s+(?:\w+\s+)?{_THING}\b"
-    rf"|\b{_THING}\s+(?:above|below|provided|given|attached)\b"
-    rf"|\b(?:in|from|of|by|according to)\s+the\s+(?:text|passage|article|paragraph|excerpt|extract|image|picture|video|link)\b"
-    r"|\b(?:mentioned|described|discussed|stated|shown)\s+(?:above|below|here|in\s+the\s+(?:text|passage|article|paragraph))\b"
-    r"|https?://|www\.|\bclick\b",
+    # "this article", "the following short poem", "given information"; "the above"; "the poem below"
+    rf"\b(?:this|these|given|provided|attached|above|following|aforementioned|above-mentioned)\s+(?:\w+\s+)?{_THING}\b"
+    rf"|\bthe\s+(?:above|aforementioned|attached|provided)\b"
+    rf"|\bthe\s+(?:\w+\s+)?{_THING}\s+(?:above|below|(?:provided|given|attached)(?!\s+(?:by|to|for|in|at)\b))"
+    rf"|\b(?:in|from|of|by|according to)\s+the\s+(?:{_READ}|{_SHOWN})\b"
+    r"|\b(?:mentioned|described|discussed|stated|shown|listed)\s+(?:above|below|here|in\s+the\s+(?:text|passage|article|paragraph))\b"
+    r"|https?://|www\.|\bclick\s+(?:on|here|the)\b",
     regex.IGNORECASE,
 )
 _NEEDS_INPUT = regex.compile(
-    r"^\W*(?:please\s+)?(?:(?:translate|paraphrase|proofread|rewrite|rephrase|edit|correct|complete|continue)\b"
+    r"^\W*(?:please\s+)?(?:(?:translate|paraphrase|proofread|rephrase|edit|correct|complete|continue)\b"
+    r"|rewrite\b(?!\s+(?:the|a|an)\s+(?:\w+\s+)?(?:story|tale|fable|legend|ending|poem|song|rules?|speech)\b)"
     rf"|summari[sz]e\s+(?:the|this|it)\s+(?:\w+\s+)?{_THING}"
-    rf"|(?:find|fix|correct)\s+the\s+(?:error|mistake|link)|(?:find|give)\s+(?:me\s+)?(?:a|the)\s+link)",
+    rf"|(?:find|fix|correct)\s+the\s+(?:errors?|mistakes?|links?)|(?:find|give)\s+(?:me\s+)?(?:a|the)\s+link)",
     regex.IGNORECASE,
 )
 _QUOTED = regex.compile(r"[\"“«'][^\"”»']{3,}[\"”»']|:\s*\S+(?:\s+\S+){2,}")

@@ -50,7 +50,7 @@ def generator_question(work: Work, row: Row, sample: int, shown: Sequence[Row]) 
     if work.config.generator.by == "teacher":
         examples = drawn.sample(list(shown), min(SHOWN, len(shown)))
         blocks = [f"Text: {one['response']}\nInstruction: {one['instruction']}" for one in examples]
-        asked = TEACHER_GENERATOR.replace("{language}", work.packs[row["lang"]].name)
+        asked = TEACHER_GENERATOR.format(language=work.packs[row["lang"]].name)
         content = "\n\n".join([asked, *blocks, f"Text: {row['response']}\nInstruction:"])
     fields: dict[str, Any] = {"max_tokens": config.max_tokens, "temperature": config.temperature, "top_p": config.top_p}
     fields |= {"seed": drawn.getrandbits(31), "stop": ["\n\n"]}

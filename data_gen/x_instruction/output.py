@@ -30,12 +30,19 @@ from data_gen.x_instruction.stage import Row, Stage
 from data_gen.x_instruction.work import NotGood, Work
 
 FORMS = ("english", "system", "native")
+_ENDS = (".", "?", "!", ":", ";", ")", '"', "”")
 SHEET = 100  # samples a language that a person may look through
 
 
 def answer_in(pack: Pack) -> str:
     """ "Answer in Urdu."."""
     return f"Answer in {pack.name}."
+
+
+def with_language(instruction: str, pack: Pack) -> str:
+    """ "Explain rain" → "Explain rain. Answer in Urdu."."""
+    said = instruction.rstrip()
+    return f"{said}{'' if said[-1:] in _ENDS else '.'} {answer_in(pack)}"
 
 
 def form_of(work: Work, row: Row) -> tuple[str, bool, str]:
@@ -53,7 +60,7 @@ def messages(row: Row, pack: Pack) -> list[Message]:
     if row["form"] == "system":
         return [{"role": "system", "content": answer_in(pack)}, asked, said]
     if row["form"] == "english" and row["says_language"]:
-        asked["content"] = f"{row['asked'].rstrip()} {answer_in(pack)}"
+        asked["content"] = with_language(row["asked"], pack)
     return [asked, said]
 
 
@@ -163,7 +170,8 @@ def card_facts(work: Work, stage: Stage, found: Mapping[str, Any]) -> Facts:
         | {f"AUC against the anchor, {code}": f"at least {gates.min_auc:g}" for code in work.languages},
         rejected={name: some for name, some in rejected.items() if some},
         entropies={
-            code: (facts["entropy_before"], facts["entropy_after"]) for code, facts in made["diversify"].items() if code in work.packs
+            code: (made["diversify"][code]["entropy_before"], made["diversify"][code]["entropy_after"])
+            for code in work.languages
         },
         checks=checks_on(config),
         licence=config.output.licence,
@@ -201,7 +209,7 @@ def _card_model(work: Work, role: str) -> Model:
     if config.by == "teacher":
         return Model(work.config.teacher.model, terms=work.config.teacher.terms)
     base = work.config.base or work.recipes[config.recipe].get("model", {}).get("path", "")
-    return Model(config.model or role, base=base, recipe=config.recipe)
+    return Model(role, base=base, recipe=config.recipe)
 
 
 class FinalRecords:
@@ -296,4 +304,4 @@ def write_sheet(path: str, rows: Sequence[Row], seed: int) -> None:
 
 def _plain_cell(cell: Any) -> Any:
     """Text that a spreadsheet would take for a formula has an apostrophe before it."""
-    return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t") else cell
+    return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell

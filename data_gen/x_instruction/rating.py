@@ -22,6 +22,7 @@ BEST = 2
 TOP = 10  # alternatives that an endpoint is asked for
 SHORTEST = 0.6  # of the pair's own answer, that one of the forward model must have: length is to tell nothing
 MIN_MASS = 0.5  # of the first token, on the three letters; with less the rater did not understand
+_LETTER = regex.compile(r"\W*([ABC])(?:\s*$|\s*[^\w\s]|[ \t]*\n)")  # alone, or before a mark: "A.", "(B)", not "A better one"
 MID, LOW = ("forward", "truncated", "off_topic"), ("mismatch", "wrong_language", "shuffled", "boiler_plate")
 ASKED = (
     "Below are an instruction in English and a text in {language} that may answer it. How good an answer is the text?\n"
@@ -35,7 +36,7 @@ ASKED = (
 
 def question(instruction: str, response: str, pack: Pack) -> tuple[Message, ...]:
     """What the rater is asked, trained or not."""
-    asked = ASKED.replace("{language}", pack.name).replace("{instruction}", instruction).replace("{response}", response)
+    asked = ASKED.format(language=pack.name, instruction=instruction, response=response)
     return ({"role": "user", "content": asked},)
 
 
@@ -63,7 +64,7 @@ def probabilities(raw: str) -> tuple[float, float, float] | None:
 
 def vote(texts: Sequence[str | None]) -> tuple[float, float, float] | None:
     """The shares of the levels among answers; None where half or more say none of them. ["A", "B.", "A"] → (0, 1/3, 2/3)."""
-    said = [found[1] for text in texts if text and (found := regex.match(r"\W*([ABC])\b", text))]
+    said = [found[1] for text in texts if text and (found := _LETTER.match(text))]
     if 2 * len(said) <= len(texts):
         return None
     return _of([said.count(level) / len(said) for level in LEVELS])
@@ -92,13 +93,12 @@ def rating_rows(
         rng = random.Random(f"{seed} {pair['id']}")
         yield _row(pair, pair["response"], BEST, "seed")
         other = _far(pairs, place, rng)
+        longer = round(letters[place] * rng.uniform(1.0, 1.3))
         written = next(iter(answers.get(pair["id"], ())), "")
         middle = {
             "forward": written if len(written) >= SHORTEST * letters[place] else "",
             "truncated": _broken_off(pair["response"], rng) if letters[place] > median else "",
-            "off_topic": _off_topic(
-                pair["response"], pairs[other]["response"], round(letters[place] * rng.uniform(1.0, 1.3)), pack
-            ),
+            "off_topic": "" if other == place else _off_topic(pair["response"], pairs[other]["response"], longer, pack),
         }
         kind = _kind([kind for kind in MID if middle[kind]], place)
         if kind:
@@ -116,7 +116,7 @@ def rating_rows(
 
 
 def level_by_level(rows: Sequence[Row]) -> list[Row]:
-    """As many of each level as the rarest has, and of the same lengths: of the other levels those nearest in length to its rows."""
+    """As many of each level as the rarest has; of the others, evenly from the short rows to the long ones."""
     by_level = {rating: sorted((row for row in rows if row["rating"] == rating), key=_length) for rating in range(len(LEVELS))}
     rarest = min(by_level.values(), key=len)
     kept: list[Row] = []
@@ -150,9 +150,16 @@ def _kind(kinds: Sequence[str], place: int) -> str:
 
 def _far(pairs: Sequence[Row], place: int, rng: random.Random) -> int:
     """Another pair whose text is about as long; of eight drawn the nearest. Its own place where there is no other."""
-    others = [k for k in {rng.randrange(len(pairs)) for _ in range(8)} if pairs[k]["instruction"] != pairs[place]["instruction"]]
     wanted = len(pairs[place]["response"])
-    return min(others, key=lambda k: (abs(len(pairs[k]["response"]) - wanted), k), default=(place + 1) % len(pairs))
+    drawn = {rng.randrange(len(pairs)) for _ in range(8)}
+    others = [k for k in drawn if _differ(pairs[k], pairs[place])] or [
+        k for k in range(len(pairs)) if _differ(pairs[k], pairs[place])
+    ]
+    return min(others, key=lambda k: (abs(len(pairs[k]["response"]) - wanted), k), default=place)
+
+
+def _differ(one: Row, other: Row) -> bool:
+    return bool(one["instruction"] != other["instruction"] and one["response"] != other["response"])
 
 
 def sentences(text: str, pack: Pack) -> list[str]:
@@ -192,10 +199,11 @@ def _broken_off(text: str, rng: random.Random) -> str:
 
 
 def _shuffled(own: str, rng: random.Random) -> str:
-    """Words of the answer in disorder."""
+    """Words of the answer in disorder; "" where the order came out as it was."""
     words = own.split() if " " in own else list(own)
     rng.shuffle(words)
-    return " ".join(words) if " " in own else "".join(words)
+    said = " ".join(words) if " " in own else "".join(words)
+    return said if said.split() != own.split() else ""
 
 
 def _menu(pairs: Sequence[Row], wanted: int, rng: random.Random) -> str:

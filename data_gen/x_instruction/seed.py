@@ -86,10 +86,10 @@ def _row(line: str, where: str, wanted: Sequence[str]) -> Row:
     return row
 
 
-def files_digest(paths: Sequence[str], kind: str, languages: Sequence[str]) -> dict[str, str]:
-    """What a stage depends on: a digest of each file."""
+def files_digest(paths: Sequence[str], kind: str, languages: Sequence[str]) -> list[list[str]]:
+    """What a stage depends on: name and digest of each file."""
     texts = _files(paths, kind, languages)
-    return {os.path.basename(name): hashlib.sha256(text.encode()).hexdigest()[:16] for name, text in texts}
+    return [[os.path.basename(name), hashlib.sha256(text.encode()).hexdigest()[:16]] for name, text in texts]
 
 
 # --- the stage ----------------------------------------------------------------------------------------------------------
@@ -139,7 +139,8 @@ def make_seed(work: Work, stage: Stage) -> None:
         if held < config.min_heldout or held == len(several):
             raise UsageError(
                 f"the seed of {code} has {len(several)} pairs, {held} of them held out, and {config.min_heldout} are wanted "
-                "for the gates to say anything: give more pairs, or a larger seeds.heldout_share (a smaller seeds.min_heldout says less)"
+                "for the gates to say anything: give more pairs, or a larger seeds.heldout_share (a smaller seeds.min_heldout says "
+                "less)"
             )
         stage.write(code, several)
     stage.finish(seed_inputs(work), found=found)
@@ -200,6 +201,9 @@ def translated(work: Work, stage: Stage, english: Sequence[Row], pack: Pack) -> 
     if not english:
         return []
     teacher, found = work.teacher(), list[tuple[Row, str]]()
+    for row in (long := [row for row in english if len(row["response"]) > work.config.seeds.max_letters]):
+        stage.reject(pack.code, "too_long", record_id(row["instruction"]), row["response"])  # before it is paid for
+    english = [row for row in english if row not in long]
     there = [(row, translation(row["response"], pack.name)) for row in english]
     work.asker.ask(
         teacher, (question for _, question in there), title=f"translation into {pack.name}", wanted=len(there), max_errors=0.05
@@ -221,7 +225,7 @@ def translated(work: Work, stage: Stage, english: Sequence[Row], pack: Pack) -> 
 
 def translation(text: str, language: str) -> Question:
     """A text to be translated; its answer may be as long as its bytes, and no shorter than 256 tokens."""
-    asked = TRANSLATE.replace("{language}", language).replace("{text}", text)
+    asked = TRANSLATE.format(language=language, text=text)
     longest = max(256, 3 * len(text.encode()) // 2)
     return Question(record_id(text), ({"role": "user", "content": asked},), {"max_tokens": longest, "temperature": 0.0})
 

@@ -17,6 +17,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from typing import Any
 
@@ -115,6 +116,8 @@ class Stage:
     def begin(self) -> None:
         """From here on it is unfinished."""
         self._began, self._rejected, self._files = time.monotonic(), {}, {}
+        self._reject_file = None
+        self._verified.clear()
         try:
             os.makedirs(self.directory, exist_ok=True)
             for name in os.listdir(self.directory):
@@ -128,7 +131,7 @@ class Stage:
     def write(self, language: str, rows: Iterable[Mapping[str, Any]]) -> int:
         """Writes the rows of a language and returns how many they are."""
         count, name = 0, f"{language}.jsonl.gz"
-        with self._open(name) as file:
+        with self._room(name), self._open(name) as file:
             for row in rows:
                 file.write(canonical_bytes(row) + b"\n")
                 count += 1
@@ -140,7 +143,8 @@ class Stage:
         self.count(language, reason)
         if self._reject_file is None:
             self._reject_file = self._open("rejected.jsonl.gz")
-        self._reject_file.write(canonical_bytes({"id": row_id, "lang": language, "reason": reason, "text": text[:300]}) + b"\n")
+        with self._room("rejected.jsonl.gz"):
+            self._reject_file.write(canonical_bytes({"id": row_id, "lang": language, "reason": reason, "text": text[:300]}) + b"\n")
 
     def count(self, language: str, reason: str, many: int = 1) -> None:
         """Counts what is not kept and has nothing wrong with it, such as what is beyond a target."""
@@ -155,7 +159,8 @@ class Stage:
     def finish(self, inputs: Mapping[str, Any], *, found: Mapping[str, Any], passed_on: Mapping[str, Any] | None = None) -> None:
         """Writes the manifest. found: what the report tells; passed_on: what later stages depend on beside the rows."""
         if self._reject_file is not None:
-            self._reject_file.close()
+            with self._room("rejected.jsonl.gz"):
+                self._reject_file.close()
             self._reject_file = None
         made = {
             "stage": self.name,
@@ -170,23 +175,27 @@ class Stage:
         self._replace(MANIFEST, json.dumps(made, ensure_ascii=False, indent=1, sort_keys=True).encode())
 
     def _open(self, name: str) -> Any:
-        path = os.path.join(self.directory, name)
+        with self._room(name):
+            return PlainGzip(os.path.join(self.directory, name))
+
+    @contextmanager
+    def _room(self, name: str) -> Iterator[None]:
+        """A full disk, in words."""
         try:
-            return PlainGzip(path)
+            yield
         except OSError as error:
+            path = os.path.join(self.directory, name)
             raise UsageError(f"{path} cannot be written: {error.strerror}; make room and give the same command") from error
 
     def _replace(self, name: str, data: bytes) -> None:
         """A kill leaves the old file or the new one."""
         path = os.path.join(self.directory, name)
-        try:
+        with self._room(name):
             with open(path + ".tmp", "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(path + ".tmp", path)
-        except OSError as error:
-            raise UsageError(f"{path} cannot be written: {error.strerror}; make room and give the same command") from error
 
     # --- reading it ---------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
@@ -138,7 +139,7 @@ class Work:
             yield self.teacher()
             return
         if config.url:
-            yield Model(trained, config.model, lambda: config.url, self._own_limits(), own=True)
+            yield Model(trained, trained, lambda: self._served_at(config.url, trained), self._own_limits(), own=True)
             return
         with self.served(trained, role) as model:
             yield model
@@ -153,10 +154,26 @@ class Work:
 
             yield Model(trained, name, at, self._own_limits(), own=True)
 
+    def _served_at(self, url: str, trained: str) -> str:
+        """The URL of somebody's server. Raises UsageError unless it has this very model."""
+        try:
+            with urllib.request.urlopen(f"{url.rstrip('/')}/models", timeout=30) as reply:
+                names = [one["id"] for one in json.load(reply)["data"]]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"{url}/models does not answer as a server of models does: {error!r}") from error
+        if trained not in names:
+            there = os.path.join(self.workdir, MODELS, trained)
+            raise UsageError(
+                f"the server at {url} has {', '.join(names)}, and {trained} is to be asked now. python launch/export.py "
+                f"--workdir={there}/run --format=merged --output={there}/merged; serve {there}/merged there as {trained}; then "
+                "give the same command"
+            )
+        return url
+
     def _own_limits(self) -> TeacherConfig:
         """Of a server of one's own: it costs nothing, and may take its time."""
         many = min(4 * self.config.serve_batch_size, 512)
-        return TeacherConfig(max_in_flight=many, input_price=0.0, output_price=0.0, timeout_s=3600.0, give_up_s=3600.0)
+        return TeacherConfig(max_in_flight=many, timeout_s=3600.0, give_up_s=120.0)  # the latter: of failures without a reply
 
     def teacher(self) -> Model:
         """The config's teacher, whose replies are kept for its model and address."""

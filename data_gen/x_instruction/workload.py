@@ -10,13 +10,15 @@ from data_gen import UsageError
 from data_gen.languages import ENGLISH
 from data_gen.x_instruction import rating
 from data_gen.x_instruction.config import SAMPLE, XInstructionConfig
-from data_gen.x_instruction.models import TEACHER_GENERATOR
+from data_gen.x_instruction.models import SHOWN, TEACHER_GENERATOR
 from data_gen.x_instruction.seed import TRANSLATE, read_pairs
 
 # Of the published data in Urdu: letters of an answer and of an instruction. What a text of one's own has is not known beforehand.
 ANSWER, INSTRUCTION = 1250, 108
 PROMPT = 180  # letters of the authors' prompts around them
 PAIRS = 3200  # of a seed, a language, where only the sample is named: what the size of the published files lets one guess
+Role = Literal["generator", "forward", "evaluator", "sft", "teacher", "cpu"]
+Kind = Literal["train", "answer", "ask", "cpu"]
 KEPT = 0.4  # of the documents, by the rater: those without go into the next round
 
 
@@ -33,8 +35,8 @@ class StageWork:
     """
 
     stage: str
-    role: Literal["generator", "forward", "evaluator", "sft", "teacher", "cpu"]
-    kind: Literal["train", "answer", "ask", "cpu"]
+    role: Role
+    kind: Kind
     recipe: str = ""
     letters_in: float = 0.0
     letters_out: float = 0.0
@@ -43,119 +45,72 @@ class StageWork:
 
 
 def workload(config: XInstructionConfig, languages: tuple[str, ...] = ()) -> list[StageWork]:
-    """The work of every stage, in their order; languages: some of the config's, () for all. What is not known is assumed and
-    said.
-    """
+    """The work of every stage, in their order; languages: some of the config's, () for all. What nobody knows is assumed."""
     codes = languages or config.languages
-    many, pairs, said = len(codes), _pairs(config, codes), len(rating.ASKED)
-    counted = f"{pairs:,} pairs a language" + (" (assumed: the sample alone is named)" if SAMPLE in config.seeds.input else "")
-    documents, samples = config.generate.documents, config.generate.samples
-    pair, pairs = ANSWER + INSTRUCTION + PROMPT, many * pairs
-    work = [_translated(config, pairs), StageWork("seed", "cpu", "cpu", note="minutes; lingua and chrF")]
-    work = [one for one in work if one.requests or one.kind == "cpu"]
-    trained = config.generator.by == "trained"
-    if trained:
-        work.append(StageWork("train_generator", "generator", "train", config.generator.recipe, pairs * pair, note=counted))
-    work.append(StageWork("train_generator", "forward", "train", config.forward.recipe, pairs * pair, note=counted))
-    asked = f"{documents:,} documents a language, {samples} samples"
-    work.append(_generated(config, "generate", many * documents * samples, asked))
-    work.append(
-        StageWork(
-            "rate_data", "forward", "answer", config.forward.recipe, pairs * (INSTRUCTION + PROMPT), pairs * ANSWER, pairs,
-            "one answer a pair",
-        )
-    )  # fmt: skip
-    judged = said + INSTRUCTION + ANSWER
-    if config.evaluator.by == "trained":
-        work.append(
-            StageWork(
-                "train_evaluator", "evaluator", "train", config.evaluator.recipe, 3 * pairs * judged, note="three levels a pair"
-            )
-        )
-    work.append(_rated(config, "refine", many * documents * samples, judged, "every candidate"))
-    again = round(many * documents * (1 - KEPT)) * samples
-    for number in range(1, config.refine.rounds + 1):
-        if trained:
-            more = pairs * (1 + config.refine.new_pairs)
-            work.append(
-                StageWork(f"round {number}", "generator", "train", config.generator.recipe, more * pair, note="seed and kept")
-            )
-        work.append(_generated(config, f"round {number}", again, f"the documents not kept, {1 - KEPT:.0%} assumed"))
-        if config.evaluator.by == "trained":
-            more = pairs * (3 + config.refine.new_high)
-            work.append(
-                StageWork(f"round {number}", "evaluator", "train", config.evaluator.recipe, more * judged, note="and kept ones")
-            )
-        candidates = many * documents * samples + number * again
-        work.append(_rated(config, f"round {number}", candidates, judged, "every candidate again"))
-    final = many * config.diversify.target
-    work.append(StageWork("diversify", "cpu", "cpu", note=f"minutes; {config.diversify.embedder}"))
-    if config.output.native_share:
-        native = round(final * config.output.native_share)
-        work.append(
-            StageWork(
-                "audit", "teacher", "ask", "", native * (INSTRUCTION + len(TRANSLATE)), native * INSTRUCTION, native, "translations"
-            )
-        )
-    arms = 1 + bool(config.sft.translated) + bool(config.sft.distilled)
+    many, (native, english) = len(codes), _seed(config, codes)
+    counted = f"{native + english:,} pairs a language" + " (assumed: the sample is named)" * (SAMPLE in config.seeds.input)
+    pairs, documents = many * (native + english), many * config.generate.documents
+    first, again = documents * config.generate.samples, round(documents * (1 - KEPT)) * config.generate.samples
+    pair, judged = ANSWER + INSTRUCTION + PROMPT, len(rating.ASKED) + INSTRUCTION + ANSWER
+    final, arms = many * config.diversify.target, 1 + bool(config.sft.translated) + bool(config.sft.distilled)
     runs = arms + (config.sft.single and many > 1)
-    work.append(
-        StageWork(
-            "sft",
-            "sft",
-            "train",
-            config.sft.recipe,
-            runs * final * pair,
-            note=f"{arms} arm{'s' * (arms > 1)}, {final:,} samples each",
+    back = 2 * many * english
+    translated = round(final * config.output.native_share)
+
+    def train(stage: str, role: Role, letters: float, note: str) -> list[StageWork]:
+        made_here = role == "sft" or config.role(role).by == "trained"
+        return [StageWork(stage, role, "train", _recipe(config, role), letters, note=note)] if made_here else []
+
+    def ask(stage: str, role: Role, requests: int, letters: float, out: float, note: str) -> list[StageWork]:
+        kind: Kind = "ask" if role == "teacher" else "answer"
+        recipe = "" if role == "teacher" else _recipe(config, role)
+        return [StageWork(stage, role, kind, recipe, requests * letters, requests * out, requests, note)] if requests else []
+
+    def generate(stage: str, requests: int, note: str) -> list[StageWork]:
+        if config.generator.by == "trained":
+            return ask(stage, "generator", requests, ANSWER + PROMPT, INSTRUCTION, note)
+        return ask(
+            stage, "teacher", requests, (SHOWN + 1) * ANSWER + SHOWN * INSTRUCTION + len(TEACHER_GENERATOR), INSTRUCTION, note
         )
+
+    def rate(stage: str, requests: int, new: int) -> list[StageWork]:
+        """A trained rater is another one in every round; a teacher's answers are there already."""
+        if config.evaluator.by == "trained":
+            return ask(stage, "evaluator", requests, judged, 0, "every candidate so far")
+        return ask(stage, "teacher", new, judged, 0, "every new candidate")
+
+    work = ask("seed", "teacher", back, ANSWER + len(TRANSLATE), ANSWER, "translated there and back")
+    work.append(StageWork("seed", "cpu", "cpu", note="minutes; lingua and chrF"))
+    work += train("train_generator", "generator", pairs * pair, counted) + train(
+        "train_generator", "forward", pairs * pair, counted
     )
-    answers = many * config.sft.answers * runs
-    work.append(
-        StageWork(
-            "eval",
-            "sft",
-            "answer",
-            config.sft.recipe,
-            answers * (INSTRUCTION + PROMPT),
-            answers * ANSWER,
-            answers,
-            "held-out instructions",
-        )
-    )
+    work += generate("generate", first, f"{config.generate.documents:,} documents a language, {config.generate.samples} samples")
+    work += ask("rate_data", "forward", pairs, INSTRUCTION + PROMPT, ANSWER, "one answer a pair")
+    work += train("train_evaluator", "evaluator", 3 * pairs * judged, "three levels a pair")
+    work += rate("refine", first, first)
+    for number in range(1, config.refine.rounds + 1):
+        stage = f"round {number}"
+        work += train(stage, "generator", pairs * (1 + config.refine.new_pairs) * pair, "seed pairs and kept samples")
+        work += generate(stage, again, f"the documents not kept, {1 - KEPT:.0%} assumed")
+        work += train(stage, "evaluator", pairs * (3 + config.refine.new_high) * judged, "three levels a pair, and kept samples")
+        work += rate(stage, first + number * again, again)
+    work.append(StageWork("diversify", "cpu", "cpu", note=f"minutes; {config.diversify.embedder}"))
+    work += ask("audit", "teacher", translated, INSTRUCTION + len(TRANSLATE), INSTRUCTION, "instructions into the language")
+    work += train("sft", "sft", runs * final * pair, f"{arms} arm{'s' * (arms > 1)}, {final:,} samples each")
+    work += ask("eval", "sft", many * config.sft.answers * runs, INSTRUCTION + PROMPT, ANSWER, "held-out instructions")
     return work
 
 
-def _pairs(config: XInstructionConfig, codes: tuple[str, ...]) -> int:
-    """Of the seed, a language: those of its files where they are here."""
+def _recipe(config: XInstructionConfig, role: str) -> str:
+    return config.sft.recipe if role == "sft" else config.role(role).recipe
+
+
+def _seed(config: XInstructionConfig, codes: tuple[str, ...]) -> tuple[int, int]:
+    """Pairs a language that come in it, the most of any, and pairs in English; (PAIRS, 0) where the sample stands for them."""
+    if SAMPLE in config.seeds.input:
+        return PAIRS, 0
     try:
-        found = read_pairs([path for path in config.seeds.input if path != SAMPLE], "seed", codes)
-    except UsageError:
-        found = {}
-    most = max((len(rows) for code, rows in found.items() if code != ENGLISH), default=0) + len(found.get(ENGLISH, []))
-    return most if SAMPLE not in config.seeds.input and most else PAIRS
-
-
-def _translated(config: XInstructionConfig, pairs: int) -> StageWork:
-    """There and back, where the seed is in English."""
-    try:
-        english = read_pairs([path for path in config.seeds.input if path != SAMPLE], "seed", config.languages).get(ENGLISH, [])
-    except UsageError:
-        english = []
-    asked = 2 * pairs * bool(english)
-    return StageWork(
-        "seed", "teacher", "ask", "", asked * (ANSWER + len(TRANSLATE)), asked * ANSWER, asked, "translated there and back"
-    )
-
-
-def _generated(config: XInstructionConfig, stage: str, requests: int, note: str) -> StageWork:
-    if config.generator.by == "trained":
-        asked = requests * (ANSWER + PROMPT)
-        return StageWork(stage, "generator", "answer", config.generator.recipe, asked, requests * INSTRUCTION, requests, note)
-    shown = 4 * ANSWER + 3 * INSTRUCTION + len(TEACHER_GENERATOR)
-    return StageWork(stage, "teacher", "ask", "", requests * shown, requests * INSTRUCTION, requests, note)
-
-
-def _rated(config: XInstructionConfig, stage: str, requests: int, judged: int, note: str) -> StageWork:
-    if config.evaluator.by == "trained":
-        return StageWork(stage, "evaluator", "answer", config.evaluator.recipe, requests * judged, 0, requests, note)
-    return StageWork(stage, "teacher", "ask", "", requests * judged, 0, requests, note)
+        found = read_pairs(config.seeds.input, "seed", codes)
+    except UsageError:  # the files are not here yet
+        return PAIRS, 0
+    return max((len(rows) for code, rows in found.items() if code != ENGLISH), default=0), len(found.get(ENGLISH, []))
