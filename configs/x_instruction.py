@@ -9,8 +9,9 @@
 of launch/ingest.py. The paper's hyper-parameters are not published: what stands in data_gen/x_instruction/config.py and here is
 this project's choice, but for 32,000 samples a language, the prompts, and the base of the training recipes.
 
-`tiny` tries the programs: two languages, the 315 shipped pages, models of 1.7M parameters and random weights, one round. Such
-models write no instructions worth keeping, so every gate is at 0 and the threshold low; the report says so.
+`tiny` tries the programs: two languages, the shipped pages (315 of 390 stay), models of 1.7M parameters and random weights, one
+round. Such models write no instructions worth keeping, so every gate is open but that of length, and the threshold low; the
+report says so.
 """
 
 from alif_jax import UsageError

@@ -1,7 +1,9 @@
 """The models of configs/x_instruction.py:tiny: random weights, trained whole for a few steps on a CPU, to try the programs.
 
-python launch/train.py --config=configs/x_instruction_tiny.py:generator --config.model.path=BASE --config.data.path=DIR
---workdir=RUN
+    python launch/train.py --config=configs/x_instruction_tiny.py:generator --config.data.path=DIR --config.model.path=BASE \\
+        --workdir=RUN
+
+`,quick` after a part is four steps, for tests.
 """
 
 from alif_jax import UsageError
@@ -21,9 +23,10 @@ PARTS = {
 
 
 def get_config(arg: str = "") -> TrainConfig:
-    if arg not in PARTS:
-        raise UsageError(f"configs/x_instruction_tiny.py:{arg}: one of {', '.join(PARTS)}")
-    template, steps, rate = PARTS[arg]
+    part, _, quick = arg.partition(",")
+    if part not in PARTS or quick not in ("", "quick"):
+        raise UsageError(f"configs/x_instruction_tiny.py:{arg}: one of {', '.join(PARTS)}, and `,quick` after it")
+    template, steps, rate = PARTS[part]
     return TrainConfig(
         model=ModelSource(random_init=True, dtype="float32", param_dtype="float32", remat="none"),
         lora=LoraConfig(full=True),
@@ -31,7 +34,7 @@ def get_config(arg: str = "") -> TrainConfig:
         optim=OptimConfig(learning_rate=rate, lr_scheduler_type="constant", warmup_steps=10),
         batch_size=4,
         num_train_epochs=1000,
-        max_steps=steps,
+        max_steps=4 if quick else steps,
         save_steps=50,
         save_total_limit=1,
         logging_steps=10,

@@ -6,7 +6,7 @@ Only hashes are kept. What counts as a word is data_gen.text.tokens', so spellin
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import fsspec
@@ -43,6 +43,11 @@ def load_ngrams(paths: Sequence[str], n: int = WORDS) -> frozenset[int]:
             )
         found |= of_path
     return frozenset(found)
+
+
+def ngrams_of(texts: Iterable[str], n: int = WORDS) -> frozenset[int]:
+    """The same of texts that are at hand."""
+    return frozenset(hashed for text in texts for hashed in _ngrams(tokens(text), n))
 
 
 def contaminated(text: str, ngrams: frozenset[int], n: int = WORDS) -> bool:

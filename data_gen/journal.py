@@ -191,9 +191,8 @@ class Journal:
             if not rows:
                 return
 
-    def plan(self, idx: int, body: str, about: dict[str, Any], endpoint: str) -> Request:
-        """Notes a new request, whose number is the next one."""
-        sample = 0
+    def plan(self, idx: int, body: str, about: dict[str, Any], endpoint: str, sample: int = 0) -> Request:
+        """Notes a new request, whose number is the next one; as the first sample from `sample` on that was not asked for."""
         while self._read("SELECT 1 FROM request WHERE key = ?", (request_key(body, endpoint, sample),)):
             sample += 1
         request = Request(idx, request_key(body, endpoint, sample), about, body)
@@ -213,6 +212,11 @@ class Journal:
             (key,),
         )
         return Request(rows[0][0], rows[0][1], json.loads(rows[0][2]), *rows[0][3:]) if rows else None
+
+    def last_error(self, idx: int) -> str:
+        """What a request's last attempt came to; "" where it came to a reply, or there was none."""
+        rows = self._read("SELECT error FROM attempt WHERE idx = ? ORDER BY number DESC LIMIT 1", (idx,))
+        return rows[0][0] or "" if rows else ""
 
     def tasks(self) -> set[str]:
         """What has been asked for."""

@@ -142,7 +142,7 @@ def _count(fields: Any, name: str) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1e9 else None
 
 
-def _without_thoughts(content: str, cut_off: bool) -> str | None:
+def without_thoughts(content: str, cut_off: bool) -> str | None:
     """The text after a leading <think>…</think>, whose first tag a chat template may have kept; None: cut off in the thoughts."""
     thoughts, end, answer = content.partition("</think>")
     if end:
@@ -153,7 +153,7 @@ def _without_thoughts(content: str, cut_off: bool) -> str | None:
 def reply_content(reply: str) -> str:
     """The text of a raw reply without a model's thoughts. Raises ValueError where `reply_choice` does."""
     content, finish = reply_choice(reply)
-    return _without_thoughts(content, finish in _CUT_OFF) or ""
+    return without_thoughts(content, finish in _CUT_OFF) or ""
 
 
 def parse_reply(task: Task, reply: str) -> list[tuple[Item, str | None]]:
@@ -166,7 +166,7 @@ def parse_reply(task: Task, reply: str) -> list[tuple[Item, str | None]]:
     """
     content, finish = reply_choice(reply)
     cut_off = finish in _CUT_OFF
-    answer = _without_thoughts(content, cut_off)
+    answer = without_thoughts(content, cut_off)
     if answer is None:
         return [(Item(task.name, "", "", content, task.language), "truncated")]
     read = _tagged_items if task.reply_format == TAGGED else _json_items

@@ -117,7 +117,12 @@ def write_sheet(journal: Journal, workdir: str, *, sample: int = 200, seed: int 
 
 def _cells(one: Sampled) -> list[str]:
     shown = (f"{ID_MARK}{one.id}", one.item.task, one.item.language, *(getattr(one.item, name) for name in SHOWN))
-    return [f"'{text}" if text.startswith(_FORMULA) else text for text in shown] + [""] * (2 + len(CORRECTED))
+    return [as_text(text) for text in shown] + [""] * (2 + len(CORRECTED))
+
+
+def as_text(cell: str) -> str:
+    """A cell that no spreadsheet takes for a formula: an apostrophe before "=", "+" and the like."""
+    return f"'{cell}" if cell.startswith(_FORMULA) else cell
 
 
 def _plain(cell: str) -> str:

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,7 +16,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ class Children:
 
     def __init__(self, directory: str, say: Callable[[str], None], serve_command: str = "") -> None:
         self._logs, self._say, self._serve_command = Path(directory), say, serve_command
+        if serve_command and not shutil.which(shlex.split(serve_command)[0]):  # now, and not after hours of training
+            raise app.UsageError(f"serve_command={serve_command!r}: there is no program {shlex.split(serve_command)[0]!r} here")
 
     def resolve(self, recipes: Iterable[str]) -> dict[str, dict[str, Any]]:
         """The whole training config of each recipe. Raises UsageError for a recipe that is none."""
@@ -67,7 +70,8 @@ class Children:
         if self._serve_command:
             port = _free_port()
             merged = self._merged(model)
-            command = [part.format(model=merged, name=name, port=port) for part in shlex.split(self._serve_command)]
+            given = {"{model}": merged, "{name}": name, "{port}": str(port)}
+            command = [_filled(part, given) for part in shlex.split(self._serve_command)]
             with self._child(command, called) as (process, log):
                 yield _answering(f"http://127.0.0.1:{port}/v1", process, log)
             return
@@ -86,9 +90,18 @@ class Children:
                     raise app.UsageError(f"{model} could not be exported: {_last_error(_read(log))}; the log: {log}")
         return str(output)
 
-    def evaluate(self, model: str, data: str, template: str) -> dict[str, Any]:
-        """What launch/evaluate.py says of held-out shards."""
-        flags = [f"--model={model}", f"--data={data}", f"--template={template}", "--json", *_as_trained(model)]
+    def answers(self, data: str) -> Iterator[str]:
+        """What is answered in the training records of a directory of shards."""
+        with self._child([*_program("resolve"), f"--answers={data}"], "answers", stdout=subprocess.PIPE) as (process, log):
+            assert process.stdout
+            for line in process.stdout:
+                yield json.loads(line)
+            if process.wait():
+                raise app.UsageError(f"{data} cannot be read: {_last_error(_read(log))}; the log: {log}")
+
+    def evaluate(self, model: str, data: str) -> dict[str, Any]:
+        """What launch/evaluate.py says of held-out shards, in the run's own template."""
+        flags = [f"--model={model}", f"--data={data}", "--json", *_as_trained(model)]
         with self._child([*_program("evaluate"), *flags], f"evaluate {Path(model).parent.name}", stdout=subprocess.PIPE) as (
             process,
             log,
@@ -127,6 +140,13 @@ class Children:
         return {**cache, **os.environ, "PYTHONUNBUFFERED": "1"}
 
 
+def _filled(part: str, given: Mapping[str, str]) -> str:
+    """A word of a command with what stands for its placeholders; other braces stay."""
+    for placeholder, value in given.items():
+        part = part.replace(placeholder, value)
+    return part
+
+
 def _program(name: str) -> list[str]:
     return [sys.executable, str(app.ROOT / "launch" / f"{name}.py")]
 
@@ -146,12 +166,13 @@ def _free_port() -> int:
 
 def _answering(url: str, process: "subprocess.Popen[str]", log: Path) -> str:
     """The URL, once its list of models comes."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy leads to this machine
     end = time.monotonic() + START_S
     while time.monotonic() < end:
         if process.poll() is not None:
             raise app.UsageError(f"the server of serve_command ended: {_last_error(_read(log))}; the log: {log}")
         try:
-            with urllib.request.urlopen(f"{url}/models", timeout=5):
+            with opener.open(f"{url}/models", timeout=5):
                 return url
         except OSError:
             time.sleep(0.5)
@@ -175,11 +196,11 @@ def _with_parent(parent: int) -> Callable[[], None] | None:
 def _stop(process: "subprocess.Popen[str]") -> None:
     if process.poll() is None:
         process.terminate()
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    with suppress(ProcessLookupError):  # its whole session: a server's workers would keep the accelerator
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
     if process.stdout:
         process.stdout.close()
 

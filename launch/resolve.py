@@ -1,8 +1,7 @@
-"""What a data recipe asks before it trains: `python launch/resolve.py --recipes=configs/X.py,configs/Y.py` prints their whole
-configs.
+"""What a data recipe asks before it trains: `python launch/resolve.py --recipes=configs/X.py,configs/Y.py` prints all of them.
 
 As JSON, {recipe: config}. With --tiny_base=DIR it writes a tokenizer, learnt from the JSON strings on stdin (one a line), and the
-config of a tiny model there instead. No accelerator is touched.
+config of a tiny model there instead; with --answers=DIR it prints what shards answer. No accelerator is touched.
 """
 
 import dataclasses
@@ -18,15 +17,23 @@ from launch import app
 
 RECIPES = flags.DEFINE_list("recipes", [], "training recipes")
 TINY_BASE = flags.DEFINE_string("tiny_base", "", "directory of a tiny base to be written")
+ANSWERS = flags.DEFINE_string("answers", "", "directory of shards: the answers of its training records, a JSON string a line")
 VOCAB_SIZE = 4096
 
 
 def main(argv: list[str]) -> None:
+    from alif_jax.data.tfrecord import read_records
     from alif_jax.tiny_base import make_tiny_base
     from alif_jax.train import TrainConfig
 
     if TINY_BASE.value:
         make_tiny_base(TINY_BASE.value, (json.loads(line) for line in sys.stdin), vocab_size=VOCAB_SIZE)
+        return
+    if ANSWERS.value:
+        for record in read_records(ANSWERS.value, "train"):
+            for message in record.messages or ():
+                if message["role"] == "assistant":
+                    print(json.dumps(message["content"]))
         return
     found = {}
     for recipe in RECIPES.value:

@@ -1,5 +1,4 @@
-"""Instructions for native web text, by models that curate their own data: `python launch/x_instruction.py --config=X
---workdir=DIR`.
+"""Instructions for native web text, by models that curate their data: `python launch/x_instruction.py --config=X --workdir=DIR`.
 
     seed → train_generator → generate → rate_data → train_evaluator → refine → diversify → audit → sft → eval
 

@@ -248,8 +248,8 @@ def test_no_child_outlives_its_parent(tmp_path: Path, how: signal.Signals) -> No
 
 def test_evaluate_reads_the_last_line(stub: Callable[[str], Children], tmp_path: Path) -> None:
     program = "import json, sys; print('warming up'); print(json.dumps({'loss': 3.5, 'asked': sys.argv[1:]}))"
-    found: dict[str, Any] = stub(program).evaluate("m/run", "data", "alpaca")
-    flags = ["--model=m/run", "--data=data", "--template=alpaca", "--json", "--dtype=float32", "--step=latest"]
+    found: dict[str, Any] = stub(program).evaluate("m/run", "data")
+    flags = ["--model=m/run", "--data=data", "--json", "--dtype=float32", "--step=latest"]
     assert found["loss"] == 3.5 and found["asked"] == ["evaluate", *flags]
 
 
@@ -262,7 +262,7 @@ def test_evaluate_reads_the_last_line(stub: Callable[[str], Children], tmp_path:
 )
 def test_an_evaluation_that_fails(stub: Callable[[str], Children], program: str, words: str) -> None:
     with pytest.raises(app.UsageError, match=words):
-        stub(f"import sys; {program}").evaluate("m/run", "data", "alpaca")
+        stub(f"import sys; {program}").evaluate("m/run", "data")
 
 
 def test_programs_compiled_for_one_child_serve_the_next(
@@ -271,9 +271,9 @@ def test_programs_compiled_for_one_child_serve_the_next(
     """Where nobody has said otherwise."""
     program = "import json, os; print(json.dumps({'cache': os.environ['JAX_COMPILATION_CACHE_DIR']}))"
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
-    assert stub(program).evaluate("m/run", "data", "alpaca") == {"cache": str(tmp_path / "logs/compiled")}
+    assert stub(program).evaluate("m/run", "data") == {"cache": str(tmp_path / "logs/compiled")}
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/elsewhere")
-    assert stub(program).evaluate("m/run", "data", "alpaca") == {"cache": "/elsewhere"}
+    assert stub(program).evaluate("m/run", "data") == {"cache": "/elsewhere"}
 
 
 def test_the_texts_of_a_tiny_base(stub: Callable[[str], Children], tmp_path: Path) -> None:

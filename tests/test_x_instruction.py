@@ -22,9 +22,11 @@ from data_gen.endpoint import TeacherConfig
 from data_gen.limits import BudgetReached
 from data_gen.record import Record
 from data_gen.tfrecord import write_shards
+from data_gen.x_instruction import output
 from data_gen.x_instruction.config import GatesConfig, XInstructionConfig
 from data_gen.x_instruction.rating import LEVELS
 from data_gen.x_instruction.run import run
+from data_gen.x_instruction.stage import digest_of
 from data_gen.x_instruction.work import STAGES, NotGood
 from tests.toy_models import Toy, answer, served, translation
 
@@ -188,9 +190,7 @@ class Killed(BaseException):
 MOMENTS = [0, 6, 20, 30, 40, 52, 65, 80, 93, 99]
 
 
-@pytest.mark.parametrize(
-    "moment", [moment if moment in (6, 80) else pytest.param(moment, marks=pytest.mark.slow) for moment in MOMENTS]
-)
+@pytest.mark.parametrize("moment", [moment if moment == 80 else pytest.param(moment, marks=pytest.mark.slow) for moment in MOMENTS])
 def test_broken_off_anywhere_and_resumed_it_ends_the_same(made: tuple[Path, Toy], tmp_path: Path, moment: int) -> None:
     """The process is killed in earnest (SIGKILL), and the same command goes on."""
     done = moment * (sum(made[1].asked.values()) + len(made[1].started)) // 100
@@ -212,6 +212,7 @@ import os, signal, sys
 from tests.test_x_instruction import Show, small
 from tests.toy_models import Toy
 from data_gen.x_instruction.run import run
+from data_gen.x_instruction.stage import digest_of
 
 left = int(sys.argv[2])
 
@@ -307,10 +308,42 @@ def test_stages_that_cannot_run(tmp_path: Path, first: str, last: str, said: str
         start(small(), tmp_path, first=first, last=last)
 
 
+def test_evaluation_files_that_say_something_else_are_told(made: tuple[Path, Toy], tmp_path: Path) -> None:
+    workdir, config, path = copy(made, tmp_path / "xi"), small(), tmp_path / "test.txt"
+    path.write_text("یہ ایک امتحان کا سوال ہے جو کسی صفحے میں نہیں آتا اور نہ آئے گا۔")
+    config.output.decontaminate = (str(path),)
+    start(config, workdir, first="audit", last="audit")
+    kept = rows(workdir, "audit")
+    path.write_text(kept[0]["response"])
+    output.evaluation_digest.cache_clear()
+    with pytest.raises(UsageError, match="output.decontaminate was"):
+        start(config, workdir, last="audit")
+    start(config, workdir, first="audit", last="audit")
+    assert kept[0]["id"] not in {row["id"] for row in rows(workdir, "audit")}
+
+
+def test_a_round_asks_a_teacher_something_new(tmp_path: Path) -> None:
+    config, toy = small(), Toy()
+    config.generator.by = "teacher"
+
+    def reply(body: dict[str, Any]) -> dict[str, Any]:
+        text = body["messages"][0]["content"].rsplit("Text: ", 1)[1].removesuffix("\nInstruction:")
+        return toy._reply("generator", body | {"messages": [{"content": text}]}, {})
+
+    with served(reply) as url:
+        config.teacher = teacher(url)
+        start(config, tmp_path, toy, last="refine")
+    assert not any("train generator" in what or "serve generator" in what for what in toy.started)
+    assert {row["gen"]["model"] for row in rows(tmp_path, "refine")} == {f"teacher-{digest_of(url)}"}
+    first = {one["instruction"] for row in rows(tmp_path, "generate") for one in row["candidates"]}
+    later = {row["instruction"] for row in rows(tmp_path, "refine") if row["rating"]["round"] == 1}
+    assert later and not later & first
+
+
 # --- bad raters, starved languages --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("passes", "said"), [(1.0, "keeps 100%"), (0.0, "keeps 0%")])
+@pytest.mark.parametrize(("passes", "said"), [(1.0, "passes 100%"), pytest.param(0.0, "passes 0%", marks=pytest.mark.slow)])
 def test_a_rater_that_passes_everything_or_nothing(tmp_path: Path, passes: float, said: str) -> None:
     with pytest.raises(NotGood, match=said):
         start(small(), tmp_path, Toy(passes=passes))
@@ -324,12 +357,13 @@ def test_a_rater_that_knows_nothing_is_not_used(tmp_path: Path) -> None:
         start(small(), tmp_path, Toy(wrong="A"))
 
 
-def test_a_starved_language_is_told_and_its_threshold_stays(tmp_path: Path) -> None:
-    config = small()
+def test_a_starved_language_is_told_and_its_threshold_stays(made: tuple[Path, Toy], tmp_path: Path) -> None:
+    workdir, config = copy(made, tmp_path / "starved"), small()
     config.rate.floor = 1000
-    said = start(config, tmp_path, last="refine")
+    said = start(config, workdir, first="refine", last="refine")
     assert any("ur: " in line and "fewer than rate.floor=1,000: the language starves" in line for line in said)
-    assert min(row["rating"]["scores"][2] for row in rows(tmp_path, "refine")) >= config.rate.keep
+    assert "the language starves" in (workdir / "report.md").read_text()
+    assert min(row["rating"]["scores"][2] for row in rows(workdir, "refine")) >= config.rate.keep
 
 
 def test_without_logprobs_votes_are_counted_and_said(tmp_path: Path) -> None:
@@ -344,8 +378,11 @@ def test_without_logprobs_votes_are_counted_and_said(tmp_path: Path) -> None:
 def test_fewer_documents_than_clusters(made: tuple[Path, Toy], tmp_path: Path) -> None:
     workdir, config = copy(made, tmp_path / "few"), small()
     config.diversify.clusters = 500
-    with pytest.raises(UsageError, match=r"fewer than the 500 clusters.*--config.diversify.clusters=N"):
+    with pytest.raises(UsageError, match="generate.documents is 40 and diversify.clusters 500"):
         start(config, workdir, first="diversify")
+    config.diversify.clusters, config.rate.keep = 39, 0.9  # fewer are kept
+    with pytest.raises(UsageError, match=r"fewer than the 39 clusters.*--config.diversify.clusters=N"):
+        start(config, workdir, first="refine")
 
 
 def test_a_round_that_falls_behind_the_anchor_is_not_kept(made: tuple[Path, Toy], tmp_path: Path) -> None:
@@ -391,6 +428,12 @@ def no_documents(tmp_path: Path) -> XInstructionConfig:
     return dataclasses.replace(small(), documents=(f"ur={tmp_path}/nowhere", f"hi={tmp_path}/nowhere"))
 
 
+def wrong_documents(tmp_path: Path) -> XInstructionConfig:
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web/manifest.json").write_text('{"language": "hin_Deva"}')
+    return dataclasses.replace(small(), documents=(f"ur={tmp_path}/web", f"hi={tmp_path}/web"))
+
+
 def no_arm(tmp_path: Path) -> XInstructionConfig:
     config = small()
     config.sft.translated = str(tmp_path / "nowhere")
@@ -418,9 +461,10 @@ def trained_on_anchor(tmp_path: Path) -> XInstructionConfig:
     [
         (bad_anchor, "rating 5 of 'Explain rain.'; it must be 0, 1 or 2"),
         (no_documents, "has no manifest.json, so no ingest ended there"),
+        (wrong_documents, "is an ingest of hin_Deva, and ur wants urd_Arab"),
         (no_arm, "is no directory of finished shards"),
         (teacher_missing, "output.native_share: a real teacher is needed"),
-        (trained_on_anchor, "have 30 answers in common"),
+        (trained_on_anchor, "have 13 words running in common in 30 answers"),
     ],
 )
 def test_what_a_later_stage_would_stop_for_is_found_first(
@@ -449,22 +493,6 @@ def test_a_directory_of_another_recipe_is_refused(tmp_path: Path) -> None:
 
 def teacher(url: str, price: float | None = None) -> TeacherConfig:
     return TeacherConfig(base_url=url, model="teacher", terms=TERMS, input_price=price, output_price=price, max_attempts=1)
-
-
-def test_a_teacher_writes_the_instructions(tmp_path: Path) -> None:
-    toy = Toy()
-    config = small()
-    config.generator.by = "teacher"
-
-    def reply(body: dict[str, Any]) -> dict[str, Any]:
-        text = body["messages"][0]["content"].rsplit("Text: ", 1)[1].removesuffix("\nInstruction:")
-        return toy._reply("generator", body | {"messages": [{"content": text}]}, {})
-
-    with served(reply) as url:
-        config.teacher = teacher(url)
-        start(config, tmp_path, toy, last="refine")
-    assert not any("train generator" in what or "serve generator" in what for what in toy.started)
-    assert {row["gen"]["model"] for row in rows(tmp_path, "refine")} == {f"{url} teacher"}
 
 
 def test_the_budget_is_one_for_all_stages(tmp_path: Path) -> None:
@@ -543,10 +571,22 @@ def test_arms_take_the_same_steps(made: tuple[Path, Toy], tmp_path: Path) -> Non
         name: json.loads((workdir / "models" / trained / "run/metrics.jsonl").read_text())["step"]
         for name, trained in found["models"].items()
     }
-    assert set(steps.values()) == {5} == {found["steps"]}
+    assert [steps[name] for name in ("x_instruction", "translated", "distilled")] == [5, 5, 5] == [found["steps"]] * 3
+    assert steps["x_instruction ur"] == steps["x_instruction hi"] == 2  # half of the records, seen as often
     table = (workdir / "report.md").read_text()
     assert "| translated | english → ur |" in table and "| x_instruction hi | english → hi |" in table
     assert "| x_instruction hi | english → ur |" not in table
+
+
+def test_an_arm_that_has_the_held_out_pairs_is_refused(made: tuple[Path, Toy], tmp_path: Path) -> None:
+    workdir, config = copy(made, tmp_path / "arms"), small()
+    [held, *_] = [row for row in rows(workdir, "seed") if row["side"] == "heldout"]
+    messages = ({"role": "user", "content": "بتائیں"}, {"role": "assistant", "content": held["response"]})
+    records = [Record("one", "other", "other", "ur", {}, messages=messages)]
+    write_shards(str(tmp_path / "other"), {"train": records, "heldout": []}, config={}, shard_records=100)
+    config.sft.translated = str(tmp_path / "other")
+    with pytest.raises(NotGood, match="1 of its answers share 13 words with held-out pairs"):
+        start(config, workdir, first="sft")
 
 
 def test_some_of_the_languages(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def run(asker: Asker, who: Model, asked: Sequence[Question], **more: Any) -> Non
 
 
 def texts_of(asker: Asker, who: Model, asked: Sequence[Question]) -> list[str | None]:
-    return [found.text if found else None for _, found in asker.answers(who, asked)]
+    return [found.text if found else None for found in (asker.answer(who, one) for one in asked)]
 
 
 def test_an_answer_belongs_to_what_was_asked(tmp_path: Path) -> None:

@@ -14,7 +14,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.slow
+PARTS = ("generator", "forward", "evaluator", "sft")
 SMALL = [
+    *(f"--config.{part}.recipe=configs/x_instruction_tiny.py:{part},quick" for part in PARTS),
     "--config.generate.documents=12", "--config.diversify.clusters=2", "--config.diversify.target=6", "--config.rate.keep=0.05",
     "--config.generate.max_tokens=16", "--config.rate.forward_tokens=32", "--config.sft.answers=2", "--config.sft.answer_tokens=16",
 ]  # fmt: skip

@@ -114,7 +114,7 @@ def made_rows(
 
 def test_every_level_once_a_pair_and_the_best_is_its_own() -> None:
     pairs = pairs_of(40)
-    answers = {row["id"]: ["یہ ماڈل کا اپنا جواب ہے جو کچھ لمبا ہے۔ " * 9] for row in pairs[::2]}
+    answers = {row["id"]: "یہ ماڈل کا اپنا جواب ہے جو کچھ لمبا ہے۔ " * 9 for row in pairs[::2]}
     rows = made_rows(pairs, answers)
     levels = Counter((row["instruction"], row["rating"]) for row in rows)
     assert set(levels.values()) == {1} and len({row["id"] for row in rows}) == len(rows)
@@ -173,7 +173,7 @@ def test_no_row_is_the_best_answer_under_another_level(pairs: list[dict[str, Any
 
 def test_each_kind_is_what_its_name_says() -> None:
     pairs = pairs_of(60)
-    answers = {row["id"]: ["یہ ماڈل کا اپنا جواب ہے جو کچھ لمبا ہے۔ " * 9] for row in pairs}
+    answers = {row["id"]: "یہ ماڈل کا اپنا جواب ہے جو کچھ لمبا ہے۔ " * 9 for row in pairs}
     by_id = {row["instruction"]: row["response"] for row in pairs}
     median = sorted(map(len, by_id.values()))[len(pairs) // 2]
     for row in made_rows(pairs, answers):
@@ -186,7 +186,7 @@ def test_each_kind_is_what_its_name_says() -> None:
                 half = own[: len(text)]
                 assert text != own and not own.startswith(text) and text.split()[0] == half.split()[0]
             case "forward":
-                assert [text] == answers[next(p["id"] for p in pairs if p["instruction"] == row["instruction"])]
+                assert text == answers[next(p["id"] for p in pairs if p["instruction"] == row["instruction"])]
             case "mismatch":
                 assert text in by_id.values() and text != own
             case "shuffled":
@@ -200,7 +200,7 @@ def test_each_kind_is_what_its_name_says() -> None:
 
 def test_a_short_answer_of_the_forward_model_is_not_used() -> None:
     pairs = pairs_of(12)
-    assert "forward" not in {row["kind"] for row in made_rows(pairs, {row["id"]: ["جی ہاں"] for row in pairs})}
+    assert "forward" not in {row["kind"] for row in made_rows(pairs, {row["id"]: "جی ہاں" for row in pairs})}
 
 
 @pytest.mark.parametrize("sizes", [(10, 30, 20), (7, 7, 7), (40, 13, 39), (5, 0, 5)])
@@ -230,9 +230,8 @@ def test_length_does_not_tell_the_level_in_the_shipped_seed(code: str, forward: 
     answers = {}
     for row in texts:
         whole = f"{row['response']} {rng.choice(texts)['response']}"
-        answers[row["id"]] = {"good": [whole[: round(len(row["response"]) * rng.uniform(0.7, 1.3))]], "none": [], "short": ["ہاں"]}[
-            forward
-        ]
+        said = {"good": whole[: round(len(row["response"]) * rng.uniform(0.7, 1.3))], "none": "", "short": "ہاں"}
+        answers[row["id"]] = said[forward]
     rows = rating.level_by_level(list(rating.rating_rows(texts, answers, others, pack, 0)))
     assert len(rows) >= 3 * 60
     assert measures.length_accuracy([len(row["response"]) for row in rows], [row["rating"] for row in rows]) < 0.45
@@ -308,7 +307,7 @@ def test_a_changed_byte_is_refused(tmp_path: Path, place: int) -> None:
 def test_a_file_or_manifest_that_cannot_be_read(tmp_path: Path) -> None:
     finished(tmp_path)
     (tmp_path / "seed/ur.jsonl.gz").unlink()
-    with pytest.raises(UsageError, match="ur.jsonl.gz cannot be read"):
+    with pytest.raises(UsageError, match="ur.jsonl.gz is not what stage seed wrote.*--from=seed"):
         list(Stage(str(tmp_path), "seed").rows("ur"))
     (tmp_path / "seed/manifest.json").write_text('{"stage": ')
     with pytest.raises(UsageError, match=r"manifest.json cannot be read.*--from=seed"):

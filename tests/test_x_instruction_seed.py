@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from data_gen import UsageError, web_text
+from data_gen.contamination import contaminated, ngrams_of
 from data_gen.endpoint import TeacherConfig
 from data_gen.text import tokens
 from data_gen.x_instruction import config as configs
@@ -218,7 +219,7 @@ def test_english_pairs_without_a_teacher(tmp_path: Path) -> None:
 
 
 def test_numbers_of_any_script() -> None:
-    assert seed.numbers("۲۰ اور 3") == ["20", "3"] == seed.numbers("३ और 20") and seed.numbers("تین") == []
+    assert seed.numbers_in("۲۰ اور 3") == ["20", "3"] == seed.numbers_in("३ और 20") and seed.numbers_in("تین") == []
 
 
 # --- documents -----------------------------------------------------------------------------------------------------------
@@ -230,7 +231,7 @@ def document(number: int, text: str, **more: Any) -> dict[str, Any]:
 
 def ingested(directory: Path, rows: Sequence[dict[str, Any]]) -> str:
     (directory / "documents").mkdir(parents=True)
-    (directory / "manifest.json").write_text("{}")
+    (directory / "manifest.json").write_text('{"language": "urd_Arab"}')
     with gzip.open(directory / "documents/00000.jsonl.gz", "wt", encoding="utf-8") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     return str(directory)
@@ -269,7 +270,7 @@ def chosen(
 ) -> tuple[set[str], dict[str, int]]:
     stage = Stage(str(tmp_path), "generate")
     stage.begin()
-    made = generator.choose_documents(rows, seed.runs_of(apart, UR), UR, stage, most, news)
+    made = generator.choose_documents(rows, ngrams_of(apart), UR, stage, most, news)
     return made, stage.rejected().get("ur", {})
 
 
@@ -307,15 +308,17 @@ def words(count: int, seed_: int) -> list[str]:
     return ["".join(rng.choices("ابپتجدرسکگلمنوہی", k=5)) for _ in range(count)]
 
 
-def test_shares_run_against_a_second_count() -> None:
-    """13 words running in common, or a whole shorter text."""
+def test_documents_near_what_is_measured_against_a_second_count() -> None:
+    """13 words running in common, or the whole of a text of 6 to 12."""
     base = words(40, 1)
     for length, expected in [(12, False), (13, True), (20, True)]:
         text = " ".join([*words(9, 2), *base[5 : 5 + length], *words(9, 3)])
-        assert seed.shares_run(text, seed.runs_of([" ".join(base)], UR), UR) is expected
-    short = " ".join(base[:4])
-    assert seed.shares_run(short, seed.runs_of([short, "x"], UR), UR) and not seed.shares_run(short, seed.runs_of(["x"], UR), UR)
-    assert not seed.shares_run("", seed.runs_of([""], UR), UR) and not seed.shares_run("۔", seed.runs_of([short], UR), UR)
+        assert contaminated(text, ngrams_of([" ".join(base)])) is expected
+    short = " ".join(base[:6])
+    assert contaminated(f"{' '.join(words(9, 2))} {short} ختم", ngrams_of([short, "x"])) and not contaminated(
+        short, ngrams_of(["x"])
+    )
+    assert not contaminated("", ngrams_of([""]))
 
 
 # --- diversify -----------------------------------------------------------------------------------------------------------
@@ -527,7 +530,7 @@ def test_a_sheet_holds_no_formula(tmp_path: Path, first: str) -> None:
         head, *lines = csv.reader(file)
     assert len(lines) == 100 and head[:4] == ["id", "instruction", "answer", "score"]
     for line in lines:
-        assert line[1:5] == [f"'{cell}", f"'{cell}، «ٹھیک»", "0.5", f"'{cell}"]
+        assert line[1:5] == [f"'{cell}", f"'{cell}، «ٹھیک»", "0.500", f"'{cell}"]
     assert len({line[0] for line in lines}) == 100
     output.write_sheet(str(tmp_path / "again.csv"), rows, seed=0)
     assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "sheet.csv").read_bytes()
@@ -539,6 +542,5 @@ def test_what_the_report_says_of_samples() -> None:
     two = {"instruction": "x" * 20, "response": "ا" * 40, "form": "system", "rating": {"round": 1}}
     rows = [one | shared, two | shared | {"source": {"news": False, "licence": "CC0"}}]
     found = output.facts_of(rows)
-    assert (found["samples"], found["forms"], found["says_language"], found["news"]) == (2, {"english": 1, "system": 1}, 1, 1)
-    assert found["instruction_letters"] == {"mean": 15.0, "sd": 5.0} and found["licences"] == {"not named": 1, "CC0": 1}
-    assert found["rounds"] == {"0": 1, "1": 1}
+    assert (found["samples"], found["forms"], found["news"]) == (2, {"english": 1, "system": 1}, 1)
+    assert found["instruction_letters"] == {"mean": 15.0, "sd": 5.0}

@@ -68,7 +68,11 @@ class Toy:
         with served(lambda body: self._reply(name, body, known)) as url:
             yield url
 
-    def evaluate(self, model: str, data: str, template: str) -> dict[str, Any]:
+    def answers(self, data: str) -> Iterator[str]:
+        for record in read_records(data, "train"):
+            yield from (message["content"] for message in record.messages or () if message["role"] == "assistant")
+
+    def evaluate(self, model: str, data: str) -> dict[str, Any]:
         languages = read_manifest(data)["counts"]["heldout"]["language"]
         return {"bits_per_byte": 1.5, "loss": 3.0, "by_language": {code: {"bits_per_byte": 1.5, "loss": 3.0} for code in languages}}
 

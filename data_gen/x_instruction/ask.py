@@ -18,7 +18,7 @@ from data_gen.endpoint import Endpoint, TeacherConfig
 from data_gen.engine import SHOW_S, Shows
 from data_gen.journal import DONE, PLANNED, Journal, Request, request_key
 from data_gen.progress import Snapshot, eta
-from data_gen.prompt import reply_choice
+from data_gen.prompt import reply_choice, without_thoughts
 from data_gen.readable import percent
 from data_gen.record import canonical_json
 from data_gen.teacher import Teacher
@@ -29,11 +29,14 @@ HISTORY = 600
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked: messages and the request's further fields. id: whom it is about, for people who read the journal."""
+    """What is asked: messages and the request's further fields. id: whom it is about, for people who read the journal. sample: the
+    how manieth time the same is asked, where it is to be answered anew.
+    """
 
     id: str
     messages: tuple[Message, ...]
     fields: dict[str, Any] = field(default_factory=dict)
+    sample: int = 0
 
 
 @dataclass
@@ -66,9 +69,9 @@ class Answer:
 class Asker:
     """`asker.ask(model, questions, …)`, then `asker.answer(model, question)` of each."""
 
-    def __init__(self, journal: Journal, show: Shows, max_cost: float | None = None) -> None:
-        self.journal, self._show, self._max_cost = journal, show, max_cost
-        self.requests, self.asked = journal.count(), 0
+    def __init__(self, journal: Journal, show: Shows, max_cost: float | None = None, max_errors: float = 0.0) -> None:
+        self.journal, self._show, self._max_cost, self._max_errors = journal, show, max_cost, max_errors
+        self.requests = journal.count()
 
     def answer(self, model: Model, question: Question) -> Answer | None:
         """What was answered; None where nothing was."""
@@ -76,12 +79,13 @@ class Asker:
         if request is None or request.reply is None:
             return None
         text, finish = reply_choice(request.reply, may_be_empty=True)
-        return Answer(text.strip(), finish == "length", request.reply)
+        said = without_thoughts(text, cut_off := finish == "length")
+        return Answer((said or "").strip(), cut_off, request.reply)
 
-    def answers(self, model: Model, questions: Iterable[Question]) -> Iterator[tuple[Question, Answer | None]]:
-        """Each question with its answer, in their order."""
-        for question in questions:
-            yield question, self.answer(model, question)
+    def error(self, model: Model, question: Question) -> str:
+        """What came instead of an answer, as "HTTP 400: …"; "" where one came or nothing was asked."""
+        request = self.journal.find(_key(model, question))
+        return self.journal.last_error(request.idx) if request else ""
 
     def ask(
         self,
@@ -90,11 +94,11 @@ class Asker:
         *,
         title: str,
         wanted: int,
-        max_errors: float = 0.0,
+        max_errors: float | None = None,
         patient: bool = False,
     ) -> None:
-        """Has every question answered that is not yet. wanted: how many there are, for the screen. patient: a question that the
-        model refuses is no error of use, even if it is the first one.
+        """Has every question answered that is not yet. wanted: how many there are. max_errors: the Asker's own. patient: a
+        question that the model refuses is no error of use, even if it is the first one.
 
         Raises UsageError where more than `max_errors` of them fail for good (what was answered stays), and as a teacher does.
         """
@@ -105,11 +109,12 @@ class Asker:
         config = replace(model.limits, base_url=model.url, model=model.name)
         account = Account(config, self.journal, None if model.own else self._max_cost, own=model.own)
         run = _Asking(self, model, config, account, title, wanted)
+        most = self._max_errors if max_errors is None else max_errors
         failed = asyncio.run(run.all(first, open_ones, patient))
         self.journal.commit()
-        if failed > max_errors * max(wanted, 1):
+        if failed > most * max(wanted, 1):
             raise UsageError(
-                f"{title}: {failed} of {wanted:,} requests failed for good ({percent(failed, wanted)}; {percent(max_errors, 1)} "
+                f"{title}: {failed} of {wanted:,} requests failed for good ({percent(failed, wanted)}; {percent(most, 1)} "
                 "may). "
                 f"What was answered stays; look at the server of {model.name}, then give the same command: it asks the others again"
             )
@@ -132,7 +137,7 @@ class Asker:
         """
         request = self.journal.find(_key(model, question))
         if request is None:
-            request = self.journal.plan(self.requests, _body(model, question), {"about": question.id}, model.key)
+            request = self.journal.plan(self.requests, _body(model, question), {"about": question.id}, model.key, question.sample)
             self.requests += 1
         elif request.status == DONE:
             return None
@@ -155,7 +160,7 @@ def _body(model: Model, question: Question) -> str:
 
 
 def _key(model: Model, question: Question) -> str:
-    return request_key(_body(model, question), model.key)
+    return request_key(_body(model, question), model.key, question.sample)
 
 
 class _Asking:

@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from data_gen.contamination import WORDS, contaminated, ngrams_of
 from data_gen.endpoint import OFFLINE
 from data_gen.judging import chrf
 from data_gen.language_id import language_of
@@ -19,7 +20,7 @@ from data_gen.x_instruction.inputs import seed_rows
 from data_gen.x_instruction.output import record_of, with_language
 from data_gen.x_instruction.seed import translation
 from data_gen.x_instruction.stage import Row, Stage, digest_of
-from data_gen.x_instruction.work import MODELS, Work, by_side, conversation, shards_digest, shards_size
+from data_gen.x_instruction.work import NotGood, Work, by_side, conversation, shards_digest, shards_size
 
 OWN = "x_instruction"
 
@@ -34,7 +35,7 @@ def arms(work: Work) -> dict[str, str]:
 
 
 def sft_inputs(work: Work) -> dict[str, Any]:
-    settings = {f"sft.{name}": getattr(work.config.sft, name) for name in ("template", "single", "max_steps")}
+    settings = {f"sft.{name}": getattr(work.config.sft, name) for name in ("single", "max_steps")}
     return {
         **settings, "sft.recipe": digest_of(work.recipes[work.config.sft.recipe]), "base": work.config.base,
         **{f"shards of {name}": shards_digest(path) for name, path in arms(work).items()},
@@ -44,28 +45,42 @@ def sft_inputs(work: Work) -> dict[str, Any]:
 def make_models(work: Work, stage: Stage) -> None:
     """Trains every arm; no rows. The smallest arm says how many steps, unless the config does."""
     config, trained = work.config.sft, dict[str, str]()
+    check_arms(work)
     steps = config.max_steps
     for name in sorted(arms(work), key=lambda name: shards_size(arms(work)[name])):
         trained[name] = _trained(work, name, arms(work)[name], steps)
         steps = steps or work.steps_of(trained[name])
     if config.single and len(work.languages) > 1:
+        whole = sum(work.stage("audit").counts().values())
         for code, pack in work.packs.items():
             rows = list(work.stage("audit").rows(code))
-            trained[f"{OWN} {code}"] = _trained(work, f"sft-{code}", by_side((row, record_of(row, pack)) for row in rows), steps)
+            part = max(1, round(steps * len(rows) / whole))  # as often as the model of all languages sees them
+            trained[f"{OWN} {code}"] = _trained(work, code, by_side((row, record_of(row, pack)) for row in rows), part)
     stage.finish(sft_inputs(work), found={"models": trained, "steps": steps}, passed_on={"models": trained})
 
 
+def check_arms(work: Work) -> None:
+    """Raises NotGood where data of others have answers that share 13 words with the held-out pairs that all are measured on."""
+    size = WORDS * max(pack.pieces_a_word for pack in work.packs.values())
+    held = ngrams_of((row["response"] for row in seed_rows(work) if row["side"] == "heldout"), size)
+    for name, path in arms(work).items():
+        if name != OWN and (many := sum(contaminated(text, held, size) for text in work.children.answers(path))):
+            raise NotGood(
+                f"sft.{name}={path}: {many} of its answers share {WORDS} words with held-out pairs of the seed, so it would be "
+                "measured on what it was trained on. Take these out, or give seeds that it does not have"
+            )
+
+
 def _trained(work: Work, name: str, data: str | dict[str, list[Record]], steps: int) -> str:
-    overrides = {"data.template": work.config.sft.template} | ({"max_steps": str(steps)} if steps else {})
-    return work.train(f"sft-{name.removeprefix('sft-')}", work.config.sft.recipe, data, overrides)
+    return work.train(f"sft-{name}", work.config.sft.recipe, data, {"max_steps": str(steps)} if steps else {})
 
 
 # --- eval ---------------------------------------------------------------------------------------------------------------
 
 
 def eval_inputs(work: Work) -> dict[str, Any]:
-    settings = {f"sft.{name}": getattr(work.config.sft, name) for name in ("template", "answers", "answer_tokens")}
-    return {**settings, "sft": work.stage("sft").digest(), "seeds": work.stage("seed").digest(), "teacher.model": _teacher(work)}
+    settings = {f"sft.{name}": getattr(work.config.sft, name) for name in ("answers", "answer_tokens")}
+    return {**settings, **work.made_by("sft", "seed"), "teacher.model": _teacher(work)}
 
 
 def _teacher(work: Work) -> str:
@@ -85,7 +100,7 @@ def make_comparison(work: Work, stage: Stage) -> None:
     losses, answers = dict[str, Any](), dict[str, Any]()
     for arm, trained in work.stage("sft").found()["models"].items():
         some = [row for row in asked if arm in arms(work) or arm.endswith(f" {row['lang']}")]
-        losses[arm] = work.children.evaluate(work.run_of(trained), data, config.template)
+        losses[arm] = work.children.evaluate(work.run_of(trained), data)
         made = _answered(work, arm, trained, some, conditions)
         answers[arm] = summary(made)
         for row in made:
@@ -114,7 +129,7 @@ def _conditions(work: Work, rows: Sequence[Row]) -> dict[str, dict[str, str]]:
     if not _teacher(work):
         return found
     questions = [translation(row["instruction"], work.packs[row["lang"]].name) for row in rows]
-    work.asker.ask(work.teacher(), questions, title="held-out instructions translated", wanted=len(rows), max_errors=0.05)
+    work.asker.ask(work.teacher(), questions, title="held-out instructions translated", wanted=len(rows))
     answers = [work.asker.answer(work.teacher(), question) for question in questions]
     return found | {
         "native": {row["id"]: answer.text for row, answer in zip(rows, answers, strict=True) if answer and not answer.cut}
@@ -132,8 +147,7 @@ def _answered(work: Work, arm: str, trained: str, rows: Sequence[Row], condition
     ]
     made = []
     with work.served(trained, "sft") as model:
-        errors = work.config.generate.max_errors
-        work.asker.ask(model, (q for *_, q in asked), title=f"answers of {arm}", wanted=len(asked), max_errors=errors)
+        work.asker.ask(model, (q for *_, q in asked), title=f"answers of {arm}", wanted=len(asked))
         for row, condition, question in asked:
             answer, pack = work.asker.answer(model, question), work.packs[row["lang"]]
             text = answer.text if answer else ""
@@ -154,8 +168,3 @@ def summary(rows: Sequence[Row]) -> dict[str, dict[str, dict[str, float]]]:
         means = {name: round(sum(float(row[name]) for row in some) / len(some), 4) for name in ("ended", "own_language", "chrf")}
         found.setdefault(condition, {})[code] = {"answers": len(some), **means}
     return found
-
-
-def model_directories(work: Work) -> dict[str, str]:
-    """Run directory of every arm, for people."""
-    return {arm: os.path.join(MODELS, name, "run") for arm, name in work.stage("sft").found()["models"].items()}

@@ -61,7 +61,6 @@ class GenerateConfig:
     min_instruction: int = 10
     max_instruction: int = 400
     max_copied: float = 0.5  # of the instruction's runs of 5 words, those that stand in the text
-    max_errors: float = 0.05  # of the requests; with more the stage stops
 
 
 @dataclass(kw_only=True)
@@ -131,7 +130,6 @@ class SftConfig:
     """
 
     recipe: str = "configs/x_instruction_sft.py"
-    template: str = "alpaca"  # the records say themselves what language to answer in
     single: bool = False  # a model for each language too, on that language's records
     translated: str = ""
     distilled: str = ""
@@ -178,6 +176,7 @@ class XInstructionConfig:
     sft: SftConfig = field(default_factory=SftConfig)
     gates: GatesConfig = field(default_factory=GatesConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    max_errors: float = 0.05  # of the requests of a stage to one model; with more it stops
     serve_batch_size: int = 32  # requests that a server of the driver answers at a time
     serve_command: str = ""  # another server, for volume: "vllm serve {model} --served-model-name {name} --port {port}"
 
@@ -210,6 +209,11 @@ class XInstructionConfig:
             raise UsageError("output.native_share and output.system_share are shares of the same records: together at most 1")
         if self.rate.keep <= 1 / 3 and self.base != TINY:
             raise UsageError(f"rate.keep is {self.rate.keep}; a guess gives each of three levels 0.33, so it must be more")
+        if self.generate.documents < self.diversify.clusters:
+            raise UsageError(
+                f"generate.documents is {self.generate.documents} and diversify.clusters {self.diversify.clusters}: there must be "
+                "more documents than clusters, ten times as many at the least"
+            )
         if self.rate.min_keep > self.rate.max_keep:
             raise UsageError(
                 f"rate.min_keep is {self.rate.min_keep} and rate.max_keep {self.rate.max_keep}: no share is between them"
@@ -230,7 +234,7 @@ class XInstructionConfig:
     def _bounds(self) -> list[tuple[str, float, float, float]]:
         many = float("inf")
         shares = {
-            "seeds": ("heldout_share", "min_confidence", "min_yield"), "generate": ("max_news_share", "max_copied", "max_errors"),
+            "seeds": ("heldout_share", "min_confidence", "min_yield"), "generate": ("max_news_share", "max_copied"),
             "rate": ("keep", "max_keep", "min_keep"), "refine": ("max_fall", "min_move"), "diversify": ("max_cosine",),
             "output": ("answer_in", "native_share", "system_share", "max_wrong_language"),
             "gates": tuple(one.name for one in fields(GatesConfig)),
@@ -245,7 +249,8 @@ class XInstructionConfig:
         }  # fmt: skip
         found += [(f"{part}.{name}", getattr(getattr(self, part), name), 1, many) for part, names in ones.items() for name in names]
         return [
-            *found, ("serve_batch_size", self.serve_batch_size, 1, 4096), ("seeds.heldout_rows", self.seeds.heldout_rows, 0, many),
+            *found, ("serve_batch_size", self.serve_batch_size, 1, 4096), ("max_errors", self.max_errors, 0, 1),
+            ("seeds.heldout_rows", self.seeds.heldout_rows, 0, many),
             ("seeds.min_chrf", self.seeds.min_chrf, 0, 100), ("generate.samples", self.generate.samples, 1, 16),
             ("generate.temperature", self.generate.temperature, 0, 2), ("generate.top_p", self.generate.top_p, 0.01, 1),
             ("generate.max_letters", self.generate.max_letters, self.generate.min_letters, many),

@@ -16,6 +16,7 @@ from data_gen import UsageError
 from data_gen.endpoint import AttemptError, Endpoint, TeacherConfig, backoff
 from data_gen.record import canonical_json
 from data_gen.x_instruction.measures import entropy
+from data_gen.x_instruction.rating import BEST
 from data_gen.x_instruction.stage import Stage
 from data_gen.x_instruction.work import Work
 
@@ -23,12 +24,13 @@ TOGETHER = 256  # texts of one request
 
 
 def diversify_inputs(work: Work) -> dict[str, Any]:
-    return {**work.settings("seed", "diversify"), "refine": work.stage("refine").digest()}
+    settings = {name: value for name, value in work.settings("seed", "diversify").items() if name != "diversify.url"}
+    return {**settings, **work.made_by("refine")}
 
 
 def make_diverse(work: Work, stage: Stage) -> None:
     """Rows of refine with {"cluster": number}, at most `target` a language."""
-    config, found = work.config.diversify, dict[str, Any]()
+    config, found, told = work.config.diversify, dict[str, Any](), list[str]()
     for code in work.languages:
         rows = list(work.stage("refine").rows(code))
         if len(rows) < config.clusters:
@@ -38,7 +40,7 @@ def make_diverse(work: Work, stage: Stage) -> None:
             )
         vectors = embed([row["instruction"] for row in rows], work, f"instructions of {code}")
         clusters = cluster(vectors, config.clusters, work.config.seed)
-        order = round_robin(clusters, [(-row["rating"]["scores"][2], row["id"]) for row in rows])
+        order = round_robin(clusters, [(-row["rating"]["scores"][BEST], row["id"]) for row in rows])
         chosen, near = choose(vectors, order, config.target, config.max_cosine)
         for place in near:
             stage.reject(code, "near_instruction", rows[place]["id"], rows[place]["instruction"])
@@ -54,8 +56,9 @@ def make_diverse(work: Work, stage: Stage) -> None:
             "entropy_before": round(entropy(before.tolist()), 4), "entropy_after": round(entropy(after.tolist()), 4),
         }  # fmt: skip
         if len(chosen) < config.target:
-            work.say(f"{code}: {len(chosen):,} diverse samples, {config.target:,} were wanted")
-    stage.finish(diversify_inputs(work), found=found | {"embedder": config.embedder})
+            told.append(f"{code}: {len(chosen):,} diverse samples, {config.target:,} were wanted")
+            work.say(told[-1])
+    stage.finish(diversify_inputs(work), found=found | {"embedder": config.embedder, "told": told})
 
 
 def cluster(vectors: np.ndarray, clusters: int, seed: int) -> np.ndarray:

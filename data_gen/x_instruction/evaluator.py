@@ -14,17 +14,17 @@ from data_gen.x_instruction.work import NotGood, Work
 
 
 def rate_data_inputs(work: Work) -> dict[str, Any]:
-    names = ("at_least", "forward_tokens", "forward_temperature")
+    names = ("forward_tokens", "forward_temperature")
     return {
         **work.settings("seed"), **{f"rate.{name}": getattr(work.config.rate, name) for name in names},
         **gate_inputs(work, "rate_data"),
-        "seeds": work.stage("seed").digest(), "forward": work.stage("train_generator").found()["forward"],
+        **work.made_by("seed"), "forward": work.stage("train_generator").found()["forward"],
     }  # fmt: skip
 
 
 def make_rate_data(work: Work, stage: Stage) -> None:
     """Rows {id, lang, instruction, response, rating, kind, side}: as many of each level, of the same lengths."""
-    rows, found = seed_rows(work), dict[str, Any]()
+    rows, found, told = seed_rows(work), dict[str, Any](), list[str]()
     with work.model("forward", work.stage("train_generator").found()["forward"]) as model:
         answers = models.forward_answers(work, model, rows)
     for code, pack in work.packs.items():
@@ -50,11 +50,13 @@ def make_rate_data(work: Work, stage: Stage) -> None:
                 "), so a rater would learn to measure length. Give more pairs of mixed lengths, or --config.gates.length_accuracy=N"
             )
         if levels[rating.BEST] < work.config.rate.at_least:
-            work.say(
+            told.append(
                 f"{code}: {levels[rating.BEST]:,} rating pairs a level, {work.config.rate.at_least:,} are wanted (rate.at_least)"
             )
         stage.write(code, made)
-    stage.finish(rate_data_inputs(work), found=found)
+    for line in told:
+        work.say(line)
+    stage.finish(rate_data_inputs(work), found=found | {"told": told})
 
 
 def _english(pairs: Sequence[Row], place: int) -> str:
@@ -71,7 +73,7 @@ def _english(pairs: Sequence[Row], place: int) -> str:
 
 def train_evaluator_inputs(work: Work) -> dict[str, Any]:
     return {
-        **work.role_inputs("evaluator"), "rate_data": work.stage("rate_data").digest(), **gate_inputs(work, "evaluator"),
+        **work.role_inputs("evaluator"), **work.made_by("rate_data"), **gate_inputs(work, "evaluator"),
         **rated_by(work),
         "refine.anchor": files_digest(work.config.refine.anchor, "anchor", work.languages), **tiny_inputs(work),
     }  # fmt: skip
@@ -80,7 +82,7 @@ def train_evaluator_inputs(work: Work) -> dict[str, Any]:
 def make_evaluator(work: Work, stage: Stage) -> None:
     """Trains the evaluator; no rows."""
     rows = [row for code in work.languages for row in work.stage("rate_data").rows(code)]
-    evaluator = work.name_of("evaluator", models.evaluator_records(work, rows))
+    evaluator = work.trained_or_teacher("evaluator", models.evaluator_records(work, rows))
     found = gated_evaluator(work, evaluator, rows)
     stage.finish(train_evaluator_inputs(work), found={**found, "evaluator": evaluator}, passed_on={"evaluator": evaluator})
 

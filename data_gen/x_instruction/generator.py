@@ -4,10 +4,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from data_gen.contamination import WORDS, contaminated, ngrams_of
 from data_gen.languages import Pack
 from data_gen.text import tokens
 from data_gen.x_instruction import models
-from data_gen.x_instruction.ask import Model
+from data_gen.x_instruction.ask import Model, Question
 from data_gen.x_instruction.inputs import (
     GATES,
     anchor_rows,
@@ -18,16 +19,16 @@ from data_gen.x_instruction.inputs import (
     tiny_inputs,
 )
 from data_gen.x_instruction.instruction_rules import instruction_reason
-from data_gen.x_instruction.seed import document_digest, files_digest, read_documents, runs_of, shares_run
+from data_gen.x_instruction.seed import document_digest, files_digest, read_documents
 from data_gen.x_instruction.stage import Row, Stage
-from data_gen.x_instruction.work import NotGood, Work, bullet
+from data_gen.x_instruction.work import NotGood, Work, named_values
 
 # --- train_generator ----------------------------------------------------------------------------------------------------
 
 
 def train_generator_inputs(work: Work) -> dict[str, Any]:
     return {
-        "seed": work.stage("seed").digest(), **work.role_inputs("generator"), **work.role_inputs("forward"),
+        **work.made_by("seed"), **work.role_inputs("generator"), **work.role_inputs("forward"),
         **gate_inputs(work, "generator"),
         **asked_of_generator(work), **tiny_inputs(work), **embedder_inputs(work),
     }  # fmt: skip
@@ -36,8 +37,8 @@ def train_generator_inputs(work: Work) -> dict[str, Any]:
 def make_generator(work: Work, stage: Stage) -> None:
     """Trains generator and forward model; no rows."""
     rows = seed_rows(work)
-    generator = work.name_of("generator", models.generator_records(rows))
-    forward = work.name_of("forward", models.forward_records(rows))
+    generator = work.trained_or_teacher("generator", models.generator_records(rows))
+    forward = work.trained_or_teacher("forward", models.forward_records(rows))
     with work.model("generator", generator) as model:
         found = models.check_generator(work, model, rows)
     stage.finish(
@@ -50,16 +51,15 @@ def make_generator(work: Work, stage: Stage) -> None:
 
 
 def generate_inputs(work: Work) -> dict[str, Any]:
-    settings = {name: value for name, value in work.settings("generate").items() if name != "generate.max_errors"}
     return {
-        **work.settings("seed"), **settings, "train_generator": work.stage("train_generator").digest(),
-        "seeds": work.stage("seed").digest(), **{f"documents of {code}": document_digest(work, code) for code in work.languages},
+        **work.settings("seed", "generate"), **work.made_by("seed", "train_generator"),
+        **{f"documents of {code}": document_digest(work, code) for code in work.languages},
         "refine.anchor": files_digest(work.config.refine.anchor, "anchor", work.languages),
     }  # fmt: skip
 
 
 def make_candidates(work: Work, stage: Stage) -> None:
-    """Rows {id, lang, response, source, candidates: [{instruction, sample, model}]}, one a document chosen."""
+    """Rows {id, lang, response, source, candidates: [{instruction, sample, round, model}]}, one a document chosen."""
     config, found = work.config.generate, dict[str, Any]()
     generator = work.stage("train_generator").found()["generator"]
     anchor = anchor_rows(work.config, work.languages, work.packs)
@@ -69,9 +69,8 @@ def make_candidates(work: Work, stage: Stage) -> None:
             apart = [row["response"] for row in seeds if row["side"] == "heldout"] + [
                 row["response"] for row in anchor if row["lang"] == code
             ]
-            chosen = choose_documents(
-                read_documents(work, code), runs_of(apart, pack), pack, stage, config.documents, config.max_news_share
-            )
+            runs = ngrams_of(apart, WORDS * pack.pieces_a_word)
+            chosen = choose_documents(read_documents(work, code), runs, pack, stage, config.documents, config.max_news_share)
 
             def documents(code: str = code, chosen: set[str] = chosen) -> Iterator[Row]:
                 seen = set[str]()
@@ -82,11 +81,13 @@ def make_candidates(work: Work, stage: Stage) -> None:
 
             shown = [row for row in seeds if row["side"] == "train"]
             counted = Counter[str]()
-            stage.write(code, _counted(candidates(work, stage, model, documents, len(chosen), shown, round_number=0), counted))
+            stage.write(
+                code, _counted(candidates(work, stage, model, pack, documents, len(chosen), shown, round_number=0), counted)
+            )
             found[code] = {"documents": len(chosen), "asked": len(chosen) * config.samples, "candidates": counted["candidates"]}
-            found[code] |= {"with_candidates": counted["documents"], "news": counted["news"]}
+            found[code]["news"] = counted["news"]
             if not counted["documents"]:
-                why = bullet(stage.rejected().get(code, {}))
+                why = named_values(stage.rejected().get(code, {}))
                 raise NotGood(f"no instruction for a document of {code} stays ({why}): look at {stage.directory}/rejected.jsonl.gz")
     stage.finish(generate_inputs(work), found=found)
 
@@ -101,7 +102,7 @@ def choose_documents(
     seen = set[str]()
     for row in rows:
         reason = "short" if not row["response"] else "duplicate" if row["id"] in seen else None
-        if reason is None and shares_run(row["response"], apart, pack):
+        if reason is None and contaminated(row["response"], apart, WORDS * pack.pieces_a_word):
             reason = "measured_on"
         if reason:
             stage.reject(pack.code, f"document_{reason}", row["id"], row["response"])
@@ -120,28 +121,26 @@ def choose_documents(
 
 
 def candidates(
-    work: Work, stage: Stage, model: Model, documents: Callable[[], Iterator[Row]], many: int, shown: Sequence[Row], *,
+    work: Work, stage: Stage, model: Model, pack: Pack, documents: Callable[[], Iterator[Row]], many: int, shown: Sequence[Row], *,
     round_number: int, known: set[str] | None = None,
 ) -> Iterator[Row]:  # fmt: skip
-    """Asks the generator about documents (gone through twice) and gives each with the candidates that stay. known: instructions
-    that are taken, as their words.
+    """Asks the generator about a language's documents (gone through twice) and gives each with the candidates that stay. known:
+    instructions that are taken, as their words.
     """
     config, taken = work.config.generate, set(known or ())
     samples = range(config.samples)
 
-    def questions() -> Iterator[Any]:
-        return (models.generator_question(work, row, sample, shown) for row in documents() for sample in samples)
+    def questions() -> Iterator[Question]:
+        return (models.generator_question(work, row, sample, shown, round_number) for row in documents() for sample in samples)
 
-    code = shown[0]["lang"] if shown else ""
-    title = f"instructions for {code}" + (f", round {round_number}" if round_number else "")
-    work.asker.ask(model, questions(), title=title, wanted=many * len(samples), max_errors=config.max_errors)
+    title = f"instructions for {pack.code}" + (f", round {round_number}" if round_number else "")
+    work.asker.ask(model, questions(), title=title, wanted=many * len(samples))
     for row in documents():
         found = []
         for sample in samples:
-            answer = work.asker.answer(model, models.generator_question(work, row, sample, shown))
+            answer = work.asker.answer(model, models.generator_question(work, row, sample, shown, round_number))
             text = models.instruction_of(answer) if answer else ""
             reason = "no_answer" if answer is None else "cut_off" if answer.cut else None
-            pack = work.packs[row["lang"]]
             reason = reason or instruction_reason(text, row["response"], pack, config)
             if reason is None and not models.is_english_beside(text, pack):
                 reason = "not_english"

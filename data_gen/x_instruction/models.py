@@ -9,9 +9,9 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from data_gen import UsageError
 from data_gen.language_id import load_identifier, wrong_language
 from data_gen.languages import ENGLISH, Pack
-from data_gen.readable import percent
 from data_gen.record import Record
 from data_gen.x_instruction import measures, rating
 from data_gen.x_instruction.ask import Answer, Message, Model, Question
@@ -19,9 +19,9 @@ from data_gen.x_instruction.config import GatesConfig
 from data_gen.x_instruction.diversify import embed
 from data_gen.x_instruction.instruction_rules import dangling, is_english
 from data_gen.x_instruction.stage import Row
-from data_gen.x_instruction.work import NotGood, Work, bullet, by_side, conversation
+from data_gen.x_instruction.work import NotGood, Work, by_side, conversation, named_values
 
-Scores = tuple[float, float, float]  # probabilities of the levels 0, 1, 2
+GENERATOR_GATES = ("english", "dangling", "distinct_2", "cosine")
 SHOWN = 3  # pairs that a teacher is shown
 TEACHER_GENERATOR = (
     "Write the one English instruction to which the {language} text below is a good and complete answer, as somebody would ask an "
@@ -43,9 +43,12 @@ def generator_records(rows: Sequence[Row]) -> dict[str, list[Record]]:
     )  # fmt: skip
 
 
-def generator_question(work: Work, row: Row, sample: int, shown: Sequence[Row]) -> Question:
-    """What the generator is asked about a text, once for each sample. shown: pairs of the language, for a teacher alone."""
-    config, drawn = work.config.generate, random.Random(f"{work.config.seed} generate {row['id']} {sample}")
+def generator_question(work: Work, row: Row, sample: int, shown: Sequence[Row], round_number: int = 0) -> Question:
+    """What the generator is asked about a text, once for each sample and round. shown: pairs of the language, for a teacher
+    alone.
+    """
+    again = f" {round_number}" if round_number else ""
+    config, drawn = work.config.generate, random.Random(f"{work.config.seed} generate {row['id']} {sample}{again}")
     content = row["response"]
     if work.config.generator.by == "teacher":
         examples = drawn.sample(list(shown), min(SHOWN, len(shown)))
@@ -74,33 +77,38 @@ def check_generator(work: Work, model: Model, rows: Sequence[Row]) -> dict[str, 
     """What the generator writes for held-out pairs, by measures. Raises NotGood where a gate is missed."""
     gates = work.config.gates
     held, shown = [row for row in rows if row["side"] == "heldout"], [row for row in rows if row["side"] == "train"]
-    questions = [generator_question(work, row, 0, [one for one in shown if one["lang"] == row["lang"]]) for row in held]
-    work.asker.ask(
-        model, questions, title="generator on held-out pairs", wanted=len(held), max_errors=work.config.generate.max_errors
-    )
-    answered = [
-        (row, answer) for row, question in zip(held, questions, strict=True) if (answer := work.asker.answer(model, question))
+    by_language = {code: [row for row in shown if row["lang"] == code] for code in work.languages}
+    questions = [generator_question(work, row, 0, by_language[row["lang"]]) for row in held]
+    work.asker.ask(model, questions, title="generator on held-out pairs", wanted=len(held))
+    answers = [work.asker.answer(model, question) for question in questions]
+    found = {
+        code: _generator_measures(work, pack, [(row, a) for row, a in zip(held, answers, strict=True) if row["lang"] == code])
+        for code, pack in work.packs.items()
+    }
+    missed = [
+        f"{name} of {code} {facts[name]:g} (gate: at {'most' if name == 'dangling' else 'least'} {getattr(gates, name):g})"
+        for code, facts in found.items()
+        for name in GENERATOR_GATES
+        if (facts[name] > gates.dangling if name == "dangling" else facts[name] < getattr(gates, name))
     ]
-    written = [instruction_of(answer) for _, answer in answered]
-    english = [is_english_beside(text, work.packs[row["lang"]]) for (row, _), text in zip(answered, written, strict=True)]
-    own = [is_english_beside(row["instruction"], work.packs[row["lang"]]) for row in held]
+    _refuse("generator", missed, "more or better pairs in seeds.input, another base, or generator.by=teacher")
+    return found
+
+
+def _generator_measures(work: Work, pack: Pack, pairs: Sequence[tuple[Row, Answer | None]]) -> dict[str, float]:
+    """Of one language. An answer that did not come is no English one."""
+    answered = [(row, instruction_of(answer)) for row, answer in pairs if answer]
+    written = [text for _, text in answered]
     vectors = embed([*(row["instruction"] for row, _ in answered), *written], work, "held-out instructions")
     cosines = (vectors[: len(written)] * vectors[len(written) :]).sum(axis=1) if written else []
-    found = {
-        "pairs": len(held),
-        "english": _share(english),
-        "english_written": _share(own),
+    return {
+        "pairs": len(pairs),
+        "english": round(sum(is_english_beside(text, pack) for text in written) / max(len(pairs), 1), 4),
+        "english_written": _share([is_english_beside(row["instruction"], pack) for row, _ in pairs]),
         "dangling": _share([dangling(text) for text in written]),
         "distinct_2": round(measures.distinct_2(written), 4),
         "cosine": round(float(sum(cosines)) / max(len(written), 1), 4),
     }
-    missed = [
-        f"{name} {found[name]:g} (gate: at {'most' if name == 'dangling' else 'least'} {getattr(gates, name):g})"
-        for name in ("english", "dangling", "distinct_2", "cosine")
-        if (found[name] > gates.dangling if name == "dangling" else found[name] < getattr(gates, name))
-    ]
-    _refuse("generator", missed, "more or better pairs in seeds.input, another base, or generator.by=teacher")
-    return found
 
 
 def _share(values: Sequence[bool]) -> float:
@@ -127,16 +135,17 @@ def _asked_and_said(row: Row) -> list[Message]:
     return [{"role": "user", "content": row["instruction"]}, {"role": "assistant", "content": row["response"]}]
 
 
-def forward_answers(work: Work, model: Model, rows: Sequence[Row]) -> dict[str, list[str]]:
-    """By pair's id what the forward model answers to its instruction; an answer that finds no end is cut at its last sentence."""
-    config, found = work.config.rate, dict[str, list[str]]()
+def forward_answers(work: Work, model: Model, rows: Sequence[Row]) -> dict[str, str]:
+    """By pair's id what the forward model answers to its instruction, as far as it comes; pairs that it does not answer are
+    missing.
+    """
+    found = dict[str, str]()
     questions = [forward_question(work, row) for row in rows]
-    errors = work.config.generate.max_errors
-    work.asker.ask(model, questions, title="answers of the forward model", wanted=len(rows), max_errors=errors)
+    work.asker.ask(model, questions, title="answers of the forward model", wanted=len(rows))
     for row, question in zip(rows, questions, strict=True):
         answer = work.asker.answer(model, question)
-        if answer and len(answer.text) >= config.forward_tokens // 100:
-            found[row["id"]] = [work.packs[row["lang"]].normalise(answer.text)]
+        if answer and answer.text:
+            found[row["id"]] = work.packs[row["lang"]].normalise(answer.text)
     return found
 
 
@@ -163,68 +172,88 @@ def evaluator_records(work: Work, rows: Sequence[Row]) -> dict[str, list[Record]
 
 def score(
     work: Work, model: Model, rows: Callable[[], Iterator[Row]], *, title: str, wanted: int
-) -> Iterator[tuple[Row, Scores | None]]:
+) -> Iterator[tuple[Row, rating.Scores | None]]:
     """Each row with the probabilities of the levels that the rater gives it; None where it gives none. `rows` is gone through
     twice.
     """
-    by_votes = how_to_rate(work, model, rows) == "votes"
-    each = work.config.rate.votes if by_votes else 1
-    errors = work.config.generate.max_errors
-    work.asker.ask(
-        model, (q for row in rows() for q in _rating(work, row, by_votes)), title=title, wanted=each * wanted, max_errors=errors
-    )
+    votes = work.config.rate.votes if how_to_rate(work, model) == "votes" else 0
+
+    def questions(row: Row) -> list[Question]:
+        return _rating(work, model, row, work.packs[row["lang"]], votes)
+
+    work.asker.ask(model, (q for row in rows() for q in questions(row)), title=title, wanted=max(1, votes) * wanted)
     for row in rows():
-        answers = [work.asker.answer(model, question) for question in _rating(work, row, by_votes)]
-        if by_votes:
+        answers = [work.asker.answer(model, question) for question in questions(row)]
+        if votes:
             yield row, rating.vote([answer.text if answer else None for answer in answers])
         else:
             yield row, rating.probabilities(answers[0].raw) if answers[0] else None
 
 
-def how_to_rate(work: Work, model: Model, rows: Callable[[], Iterator[Row]]) -> str:
-    """logprobs, or votes where the model's endpoint gives none (found out by the first question, where the config does not say)."""
+def how_to_rate(work: Work, model: Model) -> str:
+    """logprobs, or votes where the model's endpoint refuses them or gives none; found out once a model, by a short pair.
+
+    Raises UsageError where that cannot be found out.
+    """
     wanted = work.config.rate.probabilities
-    first = next(rows(), None)
-    if wanted != "auto" or first is None:
-        return "votes" if wanted == "votes" else "logprobs"
-    [question] = _rating(work, first, by_votes=False)
-    work.asker.ask(model, [question], title="does the rater give logprobs", wanted=1, max_errors=1.0, patient=True)
-    answer = work.asker.answer(model, question)
-    if answer and rating.probabilities(answer.raw):
-        return "logprobs"
-    votes = work.config.rate.votes
-    work.say(f"{model.name} gives no logprobs: each score is the share of {votes} votes instead (rate.votes)")
-    return "votes"
+    if wanted != "auto":
+        return wanted
+    if model.key not in work.rated_by:
+        pack = next(iter(work.packs.values()))
+        [question] = _rating(
+            work, model, {"id": "trial", "instruction": f"Write the name of {pack.name}.", "response": pack.native_name}, pack
+        )
+        work.asker.ask(model, [question], title="does the rater give logprobs", wanted=1, max_errors=1.0, patient=True)
+        answer, error = work.asker.answer(model, question), work.asker.error(model, question)
+        if answer is None and not error.startswith("HTTP 4"):
+            raise UsageError(
+                f"whether {model.name} gives logprobs cannot be found out: {error or 'no answer'}. Give the same command"
+            )
+        gives = answer is not None and rating.gives_logprobs(answer.raw)
+        work.rated_by[model.key] = "logprobs" if gives else "votes"
+        if not gives:
+            votes = work.config.rate.votes
+            work.say(f"{model.name} gives no logprobs: each score is the share of {votes} votes instead (rate.votes)")
+    return work.rated_by[model.key]
 
 
-def _rating(work: Work, row: Row, by_votes: bool) -> list[Question]:
-    asked = rating.question(row["instruction"], row["response"], work.packs[row["lang"]])
-    samples = range(work.config.rate.votes) if by_votes else [0]
+def _rating(work: Work, model: Model, row: Row, pack: Pack, votes: int = 0) -> list[Question]:
+    """One question for logprobs, or so many votes."""
+    asked, seed = rating.question(row["instruction"], row["response"], pack), work.config.seed
+    if not votes:
+        return [Question(row["id"], asked, rating.score_fields(logprobs=True))]
     return [
-        Question(row["id"], asked, rating.score_fields(logprobs=not by_votes, sample=sample, seed=work.config.seed))
-        for sample in samples
+        Question(row["id"], asked, rating.score_fields(logprobs=False, sample=sample, seed=seed, own=model.own), sample)
+        for sample in range(votes)
     ]
 
 
 def check_evaluator(work: Work, model: Model, rows: Sequence[Row]) -> dict[str, Any]:
     """What the rater makes of held-out rating rows, by measures. Raises NotGood where a gate is missed."""
     held = [row for row in rows if row["side"] == "heldout"]
-    scored = [
-        (row, probs)
-        for row, probs in score(work, model, lambda: iter(held), title="rater on held-out pairs", wanted=len(held))
-        if probs
-    ]
-    found = rater_measures(scored) | {
-        "unrated": len(held) - len(scored),
-        "probabilities": how_to_rate(work, model, lambda: iter(held)),
-    }
+    scored = _all_rated(work, model, held, "rater on held-out pairs")
+    found = rater_measures(scored) | {"unrated": len(held) - len(scored), "probabilities": how_to_rate(work, model)}
     _refuse(
         "evaluator", missed_by_rater(found, work.config.gates), "more pairs in seeds.input, another base, or evaluator.by=teacher"
     )
     return found
 
 
-def rater_measures(scored: Sequence[tuple[Row, Scores]]) -> dict[str, Any]:
+def _all_rated(work: Work, model: Model, rows: Sequence[Row], title: str) -> list[tuple[Row, rating.Scores]]:
+    """The rows with their scores. Raises NotGood where too many of a language have none: the others would say little of it."""
+    scored = [(row, found) for row, found in score(work, model, lambda: iter(rows), title=title, wanted=len(rows)) if found]
+    for code in work.languages:
+        wanted, rated = sum(row["lang"] == code for row in rows), sum(row["lang"] == code for row, _ in scored)
+        if wanted - rated > work.config.max_errors * wanted:
+            raise NotGood(
+                f"{title}: {wanted - rated} of {wanted} pairs of {code} got no readable answer, more than max_errors="
+                f"{work.config.max_errors:g}: the rater does not answer A, B or C. Train it on more "
+                "pairs, or take another base or teacher"
+            )
+    return scored
+
+
+def rater_measures(scored: Sequence[tuple[Row, rating.Scores]]) -> dict[str, Any]:
     """Macro-F1 in all and by language, calibration, and how far the score goes with the text's length within the levels."""
     truth, guess = [row["rating"] for row, _ in scored], [max(range(3), key=probs.__getitem__) for _, probs in scored]
     codes = sorted({row["lang"] for row, _ in scored})
@@ -246,13 +275,11 @@ def rater_measures(scored: Sequence[tuple[Row, Scores]]) -> dict[str, Any]:
 def missed_by_rater(found: dict[str, Any], gates: GatesConfig) -> list[str]:
     """The gates that a rater misses, in words."""
     missed = []
-    if not found["rows"]:
-        return ["it gave no readable answer to any pair"]
     if found["macro_f1"] < gates.macro_f1:
         missed.append(f"macro-F1 {found['macro_f1']:g} (gate: at least {gates.macro_f1:g})")
     low = {code: value for code, value in found["macro_f1_language"].items() if value < gates.macro_f1_language}
     if low:
-        missed.append(f"macro-F1 by language: {bullet(low)} (gate: at least {gates.macro_f1_language:g})")
+        missed.append(f"macro-F1 by language: {named_values(low)} (gate: at least {gates.macro_f1_language:g})")
     if found["calibration"] > gates.calibration:
         missed.append(f"calibration error {found['calibration']:g} (gate: at most {gates.calibration:g})")
     if abs(found["length_correlation"]) > gates.length_correlation:
@@ -264,41 +291,16 @@ def missed_by_rater(found: dict[str, Any], gates: GatesConfig) -> list[str]:
 
 def anchor_auc(work: Work, model: Model, anchor: Sequence[Row]) -> dict[str, float]:
     """By language the probability that the rater scores an anchor pair that people gave the best level above another one."""
-    scored = [
-        (row, probs)
-        for row, probs in score(work, model, lambda: iter(anchor), title="rater on the anchor", wanted=len(anchor))
-        if probs
-    ]
-    found = {}
+    scored, found = _all_rated(work, model, anchor, "rater on the anchor"), {}
     for code in work.languages:
         good = [probs[rating.BEST] for row, probs in scored if row["lang"] == code and row["rating"] == rating.BEST]
         bad = [probs[rating.BEST] for row, probs in scored if row["lang"] == code and row["rating"] != rating.BEST]
-        value = measures.auc(good, bad)
-        if value is None:
-            raise NotGood(f"the rater gave the anchor pairs of {code} no readable answers, so nothing tells whether it is good")
-        found[code] = round(value, 4)
+        found[code] = round(measures.auc(good, bad) or 0.0, 4)  # both are there: anchor_rows and _all_rated see to it
     return found
 
 
 def check_auc(found: dict[str, float], gates: GatesConfig) -> None:
     """Raises NotGood where the rater does no better than the gate against the anchor."""
     low = {code: value for code, value in found.items() if value < gates.min_auc}
-    _refuse("evaluator", [f"AUC against the anchor: {bullet(low)} (gate: at least {gates.min_auc:g})"] if low else [],
+    _refuse("evaluator", [f"AUC against the anchor: {named_values(low)} (gate: at least {gates.min_auc:g})"] if low else [],
             "look at the anchor, more pairs in seeds.input, another base, or evaluator.by=teacher")  # fmt: skip
-
-
-def check_keep_rate(kept: dict[str, int], came: dict[str, int], low: float, high: float) -> list[str]:
-    """Raises NotGood where the rater passes nearly everything or nearly nothing in all; says where it does in one language."""
-    whole, passed = sum(came.values()), sum(kept.values())
-    if not low <= passed / max(whole, 1) <= high:
-        shares = ", ".join(f"{code} {percent(kept[code], came[code])}" for code in came)
-        raise NotGood(
-            f"the rater keeps {percent(passed, whole)} of {whole:,} documents ({shares}); "
-            f"between {percent(low, 1)} and {percent(high, 1)} is expected of one that tells good from bad (rate.min_keep, "
-            "rate.max_keep). Look at its scores in refine/, set rate.keep, or train it on more pairs"
-        )
-    return [
-        f"{code}: the rater keeps {percent(kept[code], came[code])} of its documents, not {percent(low, 1)} to {percent(high, 1)}"
-        for code in came
-        if not low <= kept[code] / max(came[code], 1) <= high
-    ]

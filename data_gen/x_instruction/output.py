@@ -7,6 +7,7 @@ A sample has one form, by a draw that its id decides:
 """
 
 import csv
+import functools
 import os
 import random
 from collections import Counter
@@ -14,22 +15,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from data_gen import UsageError
-from data_gen.contamination import WORDS, contaminated, load_ngrams
+from data_gen.card import without_paths
+from data_gen.contamination import WORDS, contaminated, load_ngrams, ngrams_of
 from data_gen.language_id import language_of
 from data_gen.languages import Pack
 from data_gen.readable import percent
 from data_gen.record import SIDES, Message, Record
+from data_gen.review import ID_MARK, as_text
 from data_gen.text import script_share
 from data_gen.tfrecord import write_shards
-from data_gen.x_instruction.config import TINY, XInstructionConfig
+from data_gen.x_instruction import rating
+from data_gen.x_instruction.config import ROLES, TINY, XInstructionConfig
 from data_gen.x_instruction.data_card import Facts, Funnel, Model, Round, write_card
 from data_gen.x_instruction.inputs import GATES, anchor_rows
 from data_gen.x_instruction.measures import mean_sd
-from data_gen.x_instruction.seed import MIN_SCRIPT_SHARE, numbers, runs_of, shares_run, translation
-from data_gen.x_instruction.stage import Row, Stage
+from data_gen.x_instruction.seed import MIN_SCRIPT, numbers_in, translation
+from data_gen.x_instruction.stage import Row, Stage, digest_of
 from data_gen.x_instruction.work import NotGood, Work
 
-FORMS = ("english", "system", "native")
 _ENDS = (".", "?", "!", ":", ";", ")", '"', "”")
 SHEET = 100  # samples a language that a person may look through
 
@@ -68,15 +71,22 @@ def record_of(row: Row, pack: Pack) -> Record:
     """A row of this stage as a record of the data; the id is the one that the document was given."""
     meta = {
         **row["source"], "instruction": row["instruction"], "round": row["rating"]["round"], "cluster": row["cluster"],
-        "scores": {"p_high": row["rating"]["scores"][2]}, "generator": row["gen"]["model"], "side": row["side"],
+        "scores": {"p_high": row["rating"]["scores"][rating.BEST]}, "generator": row["gen"]["model"], "side": row["side"],
     }  # fmt: skip
     return Record(row["id"], "x_instruction", row["form"], row["lang"], meta, messages=tuple(messages(row, pack)))
 
 
 def audit_inputs(work: Work) -> dict[str, Any]:
     settings = {name: value for name, value in work.settings("seed", "output").items() if name != "output.shard_records"}
+    settings["output.decontaminate"] = evaluation_digest(work.config.output.decontaminate)
     native = {"teacher.model": work.config.teacher.model} if work.config.output.native_share else {}
-    return {**settings, **native, "diversify": work.stage("diversify").digest(), "seeds": work.stage("seed").digest()}
+    return {**settings, **native, **work.made_by("diversify", "seed")}
+
+
+@functools.cache
+def evaluation_digest(paths: tuple[str, ...]) -> str:
+    """Of what evaluation files say; "" without any."""
+    return digest_of(sorted(load_ngrams(paths))) if paths else ""
 
 
 def make_data(work: Work, stage: Stage) -> None:
@@ -98,8 +108,9 @@ def make_data(work: Work, stage: Stage) -> None:
                 f"identifier; at most {percent(config.max_wrong_language, 1)} may. Look at the ingest's min_language_confidence"
             )
         held = [row["response"] for row in work.stage("seed").rows(code) if row["side"] == "heldout"]
-        runs = runs_of([*held, *(row["response"] for row in anchor if row["lang"] == code)], pack)
-        overlap = sum(shares_run(row["response"], runs, pack) for row in rows)
+        size = WORDS * pack.pieces_a_word
+        runs = ngrams_of([*held, *(row["response"] for row in anchor if row["lang"] == code)], size)
+        overlap = sum(contaminated(row["response"], runs, size) for row in rows)
         if overlap:
             raise NotGood(
                 f"audit: {overlap} answers of {code} share 13 words with held-out pairs or the anchor: run from generate on"
@@ -121,15 +132,12 @@ def make_data(work: Work, stage: Stage) -> None:
 
 
 def recipe_of(work: Work) -> dict[str, Any]:
-    """The config, and what the stages before passed on, for the manifest of the data: no addresses of people's machines."""
-    settings = work.settings(*(name for name in vars(work.config) if name != "documents"))
-    hidden = ("url", "base_url")
-    plain = {name: value for name, value in settings.items() if name.rpartition(".")[2] not in hidden}
-    return {
-        **plain,
-        "languages": list(work.languages),
-        "stages": {name: work.stage(name).digest() for name in ("seed", "refine", "diversify")},
-    }
+    """The config, and digests of the stages before, for the manifest of the data: no addresses and paths of people's machines."""
+    hidden = ("documents", "serve_command", "max_errors", "serve_batch_size")
+    settings = work.settings(*(name for name in vars(work.config) if name not in hidden))
+    plain = {name: value for name, value in settings.items() if name.rpartition(".")[2] not in ("url", "base_url")}
+    made: dict[str, Any] = without_paths(plain)
+    return {**made, "languages": list(work.languages), **work.made_by("seed", "refine", "diversify")}
 
 
 def card_facts(work: Work, stage: Stage, found: Mapping[str, Any]) -> Facts:
@@ -155,7 +163,7 @@ def card_facts(work: Work, stage: Stage, found: Mapping[str, Any]) -> Facts:
     )
     return Facts(
         packs=tuple(work.packs.values()),
-        models={role: _card_model(work, role) for role in ("generator", "forward", "evaluator")},
+        models=_card_models(work),
         recipe=recipe_of(work),
         command=work.command,
         funnel={
@@ -178,7 +186,7 @@ def card_facts(work: Work, stage: Stage, found: Mapping[str, Any]) -> Facts:
         tried_out=config.base == TINY,
         requests=work.asker.journal.count(),
         usage=usage,
-        cost=cost if config.asks_teacher() and config.teacher.price() else None,
+        cost=cost if config.teacher.price() else None,
     )  # fmt: skip
 
 
@@ -204,12 +212,18 @@ def _in_all(rejected: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
     return dict(sum((Counter(some) for some in rejected.values()), Counter[str]()))
 
 
-def _card_model(work: Work, role: str) -> Model:
-    config = work.config.role(role)
-    if config.by == "teacher":
-        return Model(work.config.teacher.model, terms=work.config.teacher.terms)
-    base = work.config.base or work.recipes[config.recipe].get("model", {}).get("path", "")
-    return Model(role, base=base, recipe=config.recipe)
+def _card_models(work: Work) -> dict[str, Model]:
+    config, teacher = work.config, Model(work.config.teacher.model, terms=work.config.teacher.terms)
+    found = {}
+    for role in ROLES:
+        own = config.role(role)
+        base = config.base or work.recipes.get(own.recipe, {}).get("model", {}).get("path", "")
+        found[role] = teacher if own.by == "teacher" else Model(role, base=base, recipe=own.recipe)
+    if config.output.native_share or work.stage("seed").found().get("translated"):
+        found["translator"] = teacher
+    if config.diversify.embedder != "tfidf":
+        found["embedder"] = Model(config.diversify.model)
+    return found
 
 
 class FinalRecords:
@@ -245,9 +259,7 @@ def _asked(work: Work, stage: Stage, rows: Sequence[Row], pack: Pack) -> list[Ro
     native = [row for row in rows if row["form"] == "native"]
     questions = {row["id"]: translation(row["instruction"], pack.name) for row in native}
     if native:
-        work.asker.ask(
-            work.teacher(), questions.values(), title=f"instructions into {pack.name}", wanted=len(native), max_errors=0.05
-        )
+        work.asker.ask(work.teacher(), questions.values(), title=f"instructions into {pack.name}", wanted=len(native))
     kept = []
     for row in rows:
         if row["form"] != "native":
@@ -265,9 +277,9 @@ def _asked(work: Work, stage: Stage, rows: Sequence[Row], pack: Pack) -> list[Ro
 def _native_reason(said: str, instruction: str, work: Work, pack: Pack) -> str | None:
     if not said:
         return "not_translated"
-    if numbers(said) != numbers(instruction):
+    if numbers_in(said) != numbers_in(instruction):
         return "numbers_changed"
-    if script_share(said, pack.script) < MIN_SCRIPT_SHARE:
+    if script_share(said, pack.script) < MIN_SCRIPT:
         return "wrong_script"
     label, _ = language_of(said, pack, work.labellers[pack.code])
     return "wrong_language" if label not in ("", pack.glotlid) else None
@@ -284,24 +296,20 @@ def facts_of(rows: Sequence[Row]) -> dict[str, Any]:
         "instruction_letters": mean_sd([len(row["instruction"]) for row in rows]),
         "answer_letters": mean_sd([len(row["response"]) for row in rows]),
         "forms": dict(sorted(Counter(row["form"] for row in rows).items())),
-        "says_language": sum(row["says_language"] for row in rows if row["form"] == "english"),
         "news": sum(row["source"]["news"] for row in rows),
-        "rounds": {str(number): count for number, count in sorted(Counter(row["rating"]["round"] for row in rows).items())},
-        "licences": dict(Counter(row["source"].get("licence") or "not named" for row in rows).most_common(20)),
     }
 
 
 def write_sheet(path: str, rows: Sequence[Row], seed: int) -> None:
-    """A hundred samples for a person, as CSV that opens in a spreadsheet."""
+    """A hundred samples for a person to read, as CSV for a spreadsheet. Raises UsageError where it cannot be written."""
     drawn = random.Random(f"{seed} sheet").sample(list(rows), min(SHEET, len(rows)))
-    with open(path, "w", encoding="utf-8-sig", newline="") as file:
-        sheet = csv.writer(file)
-        sheet.writerow(["id", "instruction", "answer", "score", "address", "good (yes/no)", "remark"])
-        for row in drawn:
-            cells = [row["id"], row["asked"], row["response"], row["rating"]["scores"][2], row["source"].get("url", ""), "", ""]
-            sheet.writerow([_plain_cell(cell) for cell in cells])
-
-
-def _plain_cell(cell: Any) -> Any:
-    """Text that a spreadsheet would take for a formula has an apostrophe before it."""
-    return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell
+    try:
+        with open(path, "w", encoding="utf-8-sig", newline="") as file:  # Excel takes it for UTF-8 by its first bytes
+            sheet = csv.writer(file)
+            sheet.writerow(["id", "instruction", "answer", "score", "address"])
+            for row in drawn:
+                score = f"{row['rating']['scores'][rating.BEST]:.3f}"
+                cells = [f"{ID_MARK}{row['id']}", row["asked"], row["response"], score, row["source"].get("url", "")]
+                sheet.writerow([as_text(cell) for cell in cells])
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}; make room and give the same command") from error

@@ -18,7 +18,9 @@ from data_gen.x_instruction.ask import Message
 from data_gen.x_instruction.stage import Row
 
 LEVELS = ("C", "B", "A")  # by rating: 0, 1, 2
+Scores = tuple[float, float, float]  # probabilities of the levels 0, 1, 2
 BEST = 2
+THINKING = 1024  # tokens of a teacher's vote
 TOP = 10  # alternatives that an endpoint is asked for
 SHORTEST = 0.6  # of the pair's own answer, that one of the forward model must have: length is to tell nothing
 MIN_MASS = 0.5  # of the first token, on the three letters; with less the rater did not understand
@@ -43,13 +45,11 @@ def question(instruction: str, response: str, pack: Pack) -> tuple[Message, ...]
 # --- a rater's answer ---------------------------------------------------------------------------------------------------
 
 
-def probabilities(raw: str) -> tuple[float, float, float] | None:
+def probabilities(raw: str) -> Scores | None:
     """Of the three levels (0, 1, 2), from the logprobs of a reply's first token that is no blank; None where there are none, or
     most of the probability is elsewhere.
     """
-    choice = json.loads(raw)["choices"][0]
-    content = (choice.get("logprobs") or {}).get("content") if isinstance(choice.get("logprobs"), dict) else None
-    for token in content if isinstance(content, list) else []:
+    for token in _tokens(raw):
         if not str(token.get("token", "")).strip():
             continue
         found = dict.fromkeys(LEVELS, 0.0)
@@ -62,7 +62,19 @@ def probabilities(raw: str) -> tuple[float, float, float] | None:
     return None
 
 
-def vote(texts: Sequence[str | None]) -> tuple[float, float, float] | None:
+def gives_logprobs(raw: str) -> bool:
+    """Whether a reply has alternatives of its tokens, whatever they say."""
+    return any(token.get("top_logprobs") for token in _tokens(raw))
+
+
+def _tokens(raw: str) -> list[dict[str, Any]]:
+    """The tokens of a reply with their logprobs; [] where it has none."""
+    logprobs = json.loads(raw)["choices"][0].get("logprobs")
+    content = logprobs.get("content") if isinstance(logprobs, dict) else None
+    return content if isinstance(content, list) else []
+
+
+def vote(texts: Sequence[str | None]) -> Scores | None:
     """The shares of the levels among answers; None where half or more say none of them. ["A", "B.", "A"] → (0, 1/3, 2/3)."""
     said = [found[1] for text in texts if text and (found := _LETTER.match(text))]
     if 2 * len(said) <= len(texts):
@@ -70,7 +82,7 @@ def vote(texts: Sequence[str | None]) -> tuple[float, float, float] | None:
     return _of([said.count(level) / len(said) for level in LEVELS])
 
 
-def _of(shares: Sequence[float]) -> tuple[float, float, float]:
+def _of(shares: Sequence[float]) -> Scores:
     low, mid, high = (round(share, 6) for share in shares)
     return low, mid, high
 
@@ -78,9 +90,7 @@ def _of(shares: Sequence[float]) -> tuple[float, float, float]:
 # --- the synthetic set --------------------------------------------------------------------------------------------------
 
 
-def rating_rows(
-    pairs: Sequence[Row], answers: Mapping[str, Sequence[str]], others: Sequence[str], pack: Pack, seed: int
-) -> Iterator[Row]:
+def rating_rows(pairs: Sequence[Row], answers: Mapping[str, str], others: Sequence[str], pack: Pack, seed: int) -> Iterator[Row]:
     """Rows of all three levels for the pairs of one language and one side: {id, lang, instruction, response, rating, kind, side}.
 
     pairs: of the seed. answers: by pair's id, what the forward model wrote. others: texts in other languages. Each pair gives one
@@ -94,7 +104,7 @@ def rating_rows(
         yield _row(pair, pair["response"], BEST, "seed")
         other = _far(pairs, place, rng)
         longer = round(letters[place] * rng.uniform(1.0, 1.3))
-        written = next(iter(answers.get(pair["id"], ())), "")
+        written = answers.get(pair["id"], "")
         middle = {
             "forward": written if len(written) >= SHORTEST * letters[place] else "",
             "truncated": _broken_off(pair["response"], rng) if letters[place] > median else "",
@@ -229,9 +239,11 @@ def training_messages(row: Row, pack: Pack) -> list[Message]:
     return [*question(row["instruction"], row["response"], pack), {"role": "assistant", "content": LEVELS[row["rating"]]}]
 
 
-def score_fields(*, logprobs: bool, sample: int = 0, seed: int = 0) -> dict[str, Any]:
-    """The fields of a rating request: one token with its alternatives, or a vote."""
+def score_fields(*, logprobs: bool, sample: int = 0, seed: int = 0, own: bool = True) -> dict[str, Any]:
+    """The fields of a rating request: one token with its alternatives, or a vote; a teacher (not one's own model) may think
+    first.
+    """
     if logprobs:
         return {"max_tokens": 1, "temperature": 0.0, "logprobs": True, "top_logprobs": TOP}
     drawn = random.Random(f"{seed} vote {sample}").getrandbits(31)
-    return {"max_tokens": 8, "temperature": 1.0, "seed": drawn}
+    return {"max_tokens": 8 if own else THINKING, "temperature": 1.0, "seed": drawn}

@@ -6,6 +6,7 @@ from typing import Any
 
 from data_gen import UsageError
 from data_gen.readable import duration, percent
+from data_gen.x_instruction.config import TINY
 from data_gen.x_instruction.data_card import PUBLISHED
 from data_gen.x_instruction.inputs import GATES
 from data_gen.x_instruction.work import STAGES, Work
@@ -84,7 +85,7 @@ def _told(work: Work, made: dict[str, Any]) -> str:
     ]
     if made.get("train_evaluator", {}).get("found", {}).get(GATES, {}).get("probabilities") == "votes":
         told.append(f"scores are shares of {work.config.rate.votes} votes: the rater's endpoint gives no logprobs")
-    if work.config.base == "tiny":
+    if work.config.base == TINY:
         told.append("**the models are tiny, of random weights: this run tries the programs, its data is good for nothing**")
     return "\n".join(["## To be known", "", *(f"- {line}" for line in [*told, *lowered])]) if told or lowered else ""
 
@@ -103,15 +104,29 @@ def _gates(work: Work, made: dict[str, Any]) -> str:
     gates, parts = work.config.gates, []
     if "train_generator" in made:
         found = made["train_generator"]["found"][GATES]
+        named = {
+            "english": "instructions in English",
+            "dangling": "that speak of a text not there",
+            "distinct_2": "distinct pairs of words",
+            "cosine": "cosine with the written instruction",
+        }
         rows = [
-            [name, found[key], f"at {'most' if key == 'dangling' else 'least'} {getattr(gates, key):g}"]
-            for name, key in (
-                ("instructions in English", "english"), ("that speak of a text not there", "dangling"),
-                ("distinct pairs of words", "distinct_2"), ("cosine with the written instruction", "cosine"),
-            )
-        ]  # fmt: skip
-        rows.append([f"the {found['pairs']} written instructions in English", found["english_written"], ""])
-        parts.append(table(["generator, on held-out pairs", "share", "gate"], rows))
+            [
+                said,
+                *(found[code][key] for code in work.languages),
+                f"at {'most' if key == 'dangling' else 'least'} {getattr(gates, key):g}",
+            ]
+            for key, said in named.items()
+        ]
+        rows.append(["the written instructions in English", *(found[code]["english_written"] for code in work.languages), ""])
+        rows.append(["pairs", *(found[code]["pairs"] for code in work.languages), ""])
+        parts.append(table(["generator, on held-out pairs", *work.languages, "gate"], rows))
+    if "rate_data" in made:
+        found = made["rate_data"]["found"]
+        values = [found[code]["length_accuracy"] for code in work.languages]
+        rows = [["levels told by length alone", *values, f"at most {gates.length_accuracy:g}"]]
+        rows.append(["pairs a level", *(found[code]["a_level"] for code in work.languages), ""])
+        parts.append(table(["rating data", *work.languages, "gate"], rows))
     if "train_evaluator" in made:
         found = made["train_evaluator"]["found"][GATES]
         rows = [["macro-F1 of three levels", found["macro_f1"], f"at least {gates.macro_f1:g}"]]
@@ -121,8 +136,8 @@ def _gates(work: Work, made: dict[str, Any]) -> str:
         ]
         rows += [
             ["calibration error", found["calibration"], f"at most {gates.calibration:g}"],
-            ["score and length (Spearman)", found["length_correlation"], f"at most {gates.length_correlation:g}"],
-            ["pairs without a readable answer", found["unrated"], ""],
+            ["score and length (Spearman)", found["length_correlation"], f"at most {gates.length_correlation:g} either way"],
+            ["pairs without a readable answer", found["unrated"], f"at most {work.config.max_errors:g} of a language's"],
         ]
         parts.append(table([f"evaluator, on {found['rows']} held-out pairs", "value", "gate"], rows))
     return "\n\n".join(["## Gates", *parts]) if parts else ""
@@ -143,7 +158,8 @@ def _rounds(work: Work, made: dict[str, Any]) -> str:
             ]
         )
     head = ["round", *(f"AUC {code}" for code in work.languages), *(f"kept {code}" for code in work.languages)]
-    said = "The AUC is that of the rater against the anchor, which no model is trained on."
+    gate = f"at least {work.config.gates.min_auc:g}"
+    said = f"The AUC is that of the rater against the anchor, which no model is trained on (gate: {gate})."
     return f"## Rounds\n\n{said}\n\n{table(head, rows)}\n\nStopped: {found['stopped']}."
 
 
@@ -189,7 +205,7 @@ def _data(work: Work, made: dict[str, Any]) -> str:
 
 
 def _arms(made: dict[str, Any]) -> str:
-    if "eval" not in made:
+    if not {"sft", "eval"} <= made.keys():
         return ""
     found, steps = made["eval"]["found"], made["sft"]["found"]["steps"]
     rows = []

@@ -2,6 +2,10 @@
 
     seed → train_generator → generate → rate_data → train_evaluator → refine → diversify → audit → sft → eval
 
+One pair of the seed: seed.read_pairs → pair_reason → models.generator_records → Work.train, and rating.rating_rows → evaluator. One
+page: seed.read_documents → generator.choose_documents → candidates → models.score → refine.rated → diversify.choose →
+output.form_of → record_of → tfrecord.write_shards.
+
 `run(config, workdir, …)` leaves WORKDIR/data (shards, card, report.html), WORKDIR/report.md, a directory a stage, WORKDIR/models
 and WORKDIR/journal.sqlite. This process never touches an accelerator: what does is a child that ends before the next begins.
 """
@@ -15,14 +19,14 @@ from typing import Any
 
 from data_gen import UsageError
 from data_gen.contamination import load_ngrams
+from data_gen.endpoint import OFFLINE
 from data_gen.engine import Shows
 from data_gen.journal import open_journal
-from data_gen.languages import ENGLISH
 from data_gen.limits import BudgetReached
 from data_gen.readable import dollars, duration
 from data_gen.x_instruction import compare, diversify, evaluator, generator, output, refine, seed
 from data_gen.x_instruction.ask import Asker
-from data_gen.x_instruction.config import ROLES, SAMPLE, XInstructionConfig
+from data_gen.x_instruction.config import ROLES, SAMPLE, TINY, XInstructionConfig
 from data_gen.x_instruction.inputs import anchor_rows
 from data_gen.x_instruction.report import write_report
 from data_gen.x_instruction.stage import Stage
@@ -80,8 +84,16 @@ def run(
         if stored and stored.get("recipe") != RECIPE:
             raise UsageError(f"{workdir} was begun by another recipe: give another --workdir")
         journal.keep_config({"recipe": RECIPE}, {})
+        chosen = tuple(code for code in config.languages if not languages or code in languages)  # in their order, each once
         work = Work(
-            config, workdir, languages or config.languages, children, Asker(journal, show, max_cost), show, recipes, command
+            config,
+            workdir,
+            chosen,
+            children,
+            Asker(journal, show, max_cost, config.max_errors),
+            show,
+            recipes,
+            command,
         )
         check_inputs(work)
         try:
@@ -144,7 +156,7 @@ def go(work: Work, name: str, *, again: bool, follows: bool) -> bool:
 def prepare(work: Work, name: str) -> None:
     """What several stages need once the seed is there: the base."""
     if name != "seed" and not work.base and work.config.base:
-        documents = [seed.document_digest(work, code) for code in work.languages] if work.config.base == "tiny" else []
+        documents = [seed.document_digest(work, code) for code in work.languages] if work.config.base == TINY else []
         work.set_base([work.stage("seed").digest(), documents], seed.tiny_texts(work))
 
 
@@ -153,18 +165,13 @@ def check_inputs(work: Work) -> None:
     config = work.config
     if importlib.util.find_spec("sklearn") is None:
         raise UsageError("scikit-learn is not installed: pip install -e '.[x_instruction]'")
-    seeds = seed.read_pairs(config.seeds.input, "seed", work.languages)
-    if seeds.get(ENGLISH):
-        config.check_teacher(f"seeds.input has {len(seeds[ENGLISH])} pairs in English, which the teacher translates")
-    for code in work.languages:
-        if not seeds.get(code) and not seeds.get(ENGLISH):
-            raise UsageError(f'seeds.input has no pair for {code}: rows need "language": "{code}", or "en" and a teacher')
+    seeds, _ = seed.given_pairs(work)
     anchor = anchor_rows(config, work.languages, work.packs)
-    given = {work.packs[code].normalise(row["response"]) for code in work.languages for row in seeds.get(code, [])}
-    if both := [row for row in anchor if row["response"] in given]:
+    both = [row for code, pack in work.packs.items() for row in seed.shared(anchor, seeds.get(code, []), pack)]
+    if both:
         raise UsageError(
-            f"refine.anchor and seeds.input have {len(both)} answers in common (the first: {both[0]['response'][:60]!r}): what "
-            "models are trained on says nothing about them; take these out of one of the two"
+            f"refine.anchor and seeds.input have 13 words running in common in {len(both)} answers (the first: "
+            f"{both[0]['response'][:60]!r}): what models are trained on says nothing about them; take these out of one of the two"
         )
     for code in work.languages:
         if config.documents_of(code) != SAMPLE:
@@ -178,7 +185,9 @@ def check_inputs(work: Work) -> None:
         load_ngrams(config.output.decontaminate)
     if config.diversify.embedder != "tfidf":
         diversify.embed(["Write a short story about a journey.", "List three uses of clay."], work, "trial texts")
-    if work.asker.budget_needs_price(config.teacher) and (config.asks_teacher() or seeds.get(ENGLISH)):
+    if config.teacher.base_url != OFFLINE:  # it may be asked: in eval it always is
+        config.teacher.validate()
+    if work.asker.budget_needs_price(config.teacher) and config.teacher.base_url != OFFLINE:
         raise UsageError("--max_cost needs a price: --config.teacher.input_price and --config.teacher.output_price")
     if os.path.exists(work.path("data")) and not os.path.isdir(work.path("data")):
         raise UsageError(f"{work.path('data')} is no directory")

@@ -9,15 +9,14 @@ import gzip
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib import resources
 from typing import Any
 
 import regex
 
 from data_gen import UsageError, web_text
-from data_gen.contamination import WORDS
-from data_gen.dedup import run_hashes
+from data_gen.contamination import WORDS, contaminated, ngrams_of
 from data_gen.ingest import run as ingest
 from data_gen.ingest_config import IngestConfig
 from data_gen.judging import chrf
@@ -33,7 +32,7 @@ from data_gen.x_instruction.stage import Row, Stage, file_digest
 from data_gen.x_instruction.work import NotGood, Work
 
 PAIR = ("instruction", "response", "language")
-MIN_SCRIPT_SHARE = 0.8
+MIN_SCRIPT = 0.8  # of the letters of an answer, in the script of its language
 _NUMBER = regex.compile(r"\d+")
 TRANSLATE = "Translate the text into {language}. Keep its lines, lists and numbers. Write the translation alone.\n\n{text}"
 
@@ -67,7 +66,7 @@ def _files(paths: Sequence[str], kind: str, languages: Sequence[str]) -> Iterato
                 yield f"the {kind} shipped for {code}", (folder / f"{code}.jsonl").read_text(encoding="utf-8")
             continue
         try:
-            with open(path, encoding="utf-8") as file:
+            with open(path, encoding="utf-8-sig") as file:
                 yield path, file.read()
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"{kind} {path} cannot be read: {error}") from error
@@ -104,28 +103,47 @@ def seed_inputs(work: Work) -> dict[str, Any]:
     return {"languages": work.languages, **settings}
 
 
-def make_seed(work: Work, stage: Stage) -> None:
-    """Rows {id, lang, instruction, response, side}."""
-    config = work.config.seeds
-    given = read_pairs(config.input, "seed", work.languages)
+def shared(anchor: Sequence[Row], pairs: Sequence[Row], pack: Pack) -> list[Row]:
+    """The anchor's rows of a language that have 13 words running in common with answers of the seed: what is trained on says
+    nothing of what is measured.
+    """
+    size = WORDS * pack.pieces_a_word
+    runs = ngrams_of((pack.normalise(row["response"]) for row in pairs), size)
+    return [row for row in anchor if row["lang"] == pack.code and contaminated(row["response"], runs, size)]
+
+
+def given_pairs(work: Work) -> tuple[dict[str, list[Row]], list[Row]]:
+    """The seed's pairs by language, and those in English. Raises UsageError where a language has none, or nobody translates."""
+    given = read_pairs(work.config.seeds.input, "seed", work.languages)
     english = given.pop(ENGLISH, [])
     if english:
         work.config.check_teacher(f"seeds.input has {len(english)} pairs in English, which the teacher translates")
+    for code in work.languages:
+        if not given.get(code) and not english:
+            raise UsageError(f'seeds.input has no pair for {code}: rows need "language": "{code}", or "en" and a teacher')
+    return given, english
+
+
+def make_seed(work: Work, stage: Stage) -> None:
+    """Rows {id, lang, instruction, response, side}."""
+    config, (given, english) = work.config.seeds, given_pairs(work)
     found: dict[str, Any] = {}
     kept: dict[str, list[Row]] = {}
     for code, pack in work.packs.items():
         pairs = [(row, "") for row in given.get(code, [])] + translated(work, stage, english, pack)
         rows: dict[str, Row] = {}
+        taken = set[str]()
         came = len(given.get(code, [])) + len(english)
         for row, original in pairs:
             pair = _pair(row, pack)
             reason = pair_reason(pair, original, pack, work.labellers[code], config)
-            if reason is None and pair["id"] in rows:
-                reason = "duplicate"
+            if reason is None and pair["response"] in taken:
+                reason = "duplicate"  # one answer under two instructions might come on both sides
             if reason:
                 stage.reject(code, reason, pair["id"], pair["response"])
             else:
                 rows[pair["id"]] = pair
+                taken.add(pair["response"])
         kept[code] = sorted(rows.values(), key=lambda row: row["id"])
         _check_yield(code, len(rows), came, stage, config)
         found[code] = {"came": came, "kept": len(rows)}
@@ -143,7 +161,7 @@ def make_seed(work: Work, stage: Stage) -> None:
                 "less)"
             )
         stage.write(code, several)
-    stage.finish(seed_inputs(work), found=found)
+    stage.finish(seed_inputs(work), found=found | {"translated": len(english)})
 
 
 def _pair(row: Row, pack: Pack) -> Row:
@@ -169,25 +187,23 @@ def pair_reason(pair: Row, original: str, pack: Pack, identifier: Identifier, co
         return "dangling"
     if len(response) > config.max_letters:
         return "too_long"
-    if script_share(response, pack.script) < MIN_SCRIPT_SHARE:
+    if script_share(response, pack.script) < MIN_SCRIPT:
         return "wrong_script"
-    if original:
-        label, confidence = language_of(response, pack, identifier)
-        if label != pack.glotlid or confidence < config.min_confidence:
-            return "wrong_language"
-        if numbers(original) != numbers(response):
-            return "numbers_changed"
+    label, confidence = language_of(response, pack, identifier)
+    surely_other = label not in ("", pack.glotlid) and confidence >= config.min_confidence
+    if surely_other or (original and (label != pack.glotlid or confidence < config.min_confidence)):
+        return "wrong_language"
+    if original and numbers_in(original) != numbers_in(response):
+        return "numbers_changed"
     return None
 
 
-def numbers(text: str) -> list[str]:
-    """The numbers of a text, sorted; of any script's digits: numbers("۲۰ اور 3") == ["20", "3"]."""
+def numbers_in(text: str) -> list[str]:
+    """The numbers of a text, sorted; of any script's digits: numbers_in("۲۰ اور 3") == ["20", "3"]."""
     return sorted(_NUMBER.findall(fold_digits(text)))
 
 
 def _check_yield(code: str, kept: int, came: int, stage: Stage, config: SeedConfig) -> None:
-    if not came:
-        raise UsageError(f'seeds.input has no pair for {code}: rows need "language": "{code}", or "en" and a teacher')
     if kept < config.min_yield * came:
         why = ", ".join(f"{count} {reason}" for reason, count in stage.rejected().get(code, {}).items())
         raise NotGood(
@@ -205,12 +221,10 @@ def translated(work: Work, stage: Stage, english: Sequence[Row], pack: Pack) -> 
         stage.reject(pack.code, "too_long", record_id(row["instruction"]), row["response"])  # before it is paid for
     english = [row for row in english if row not in long]
     there = [(row, translation(row["response"], pack.name)) for row in english]
-    work.asker.ask(
-        teacher, (question for _, question in there), title=f"translation into {pack.name}", wanted=len(there), max_errors=0.05
-    )
+    work.asker.ask(teacher, (question for _, question in there), title=f"translation into {pack.name}", wanted=len(there))
     answered = [(row, work.asker.answer(teacher, question)) for row, question in there]
     back = [(row, answer, translation(answer.text, "English")) for row, answer in answered if answer and not answer.cut]
-    work.asker.ask(teacher, (question for *_, question in back), title=f"back from {pack.name}", wanted=len(back), max_errors=0.05)
+    work.asker.ask(teacher, (question for *_, question in back), title=f"back from {pack.name}", wanted=len(back))
     for row, answer in answered:
         if answer is None or answer.cut:
             stage.reject(pack.code, "cut_off" if answer else "no_answer", record_id(row["instruction"]), row["response"])
@@ -242,14 +256,25 @@ def document_directory(work: Work, code: str) -> str:
                 f"documents: {code}={given} has no manifest.json, so no ingest ended there: python launch/ingest.py "
                 f"--config.language={work.packs[code].glotlid} --config.input=… --workdir={given}"
             )
+        _check_language(work, code, given)
         return given
     directory = work.path("documents", code)
     ingest(IngestConfig(language=work.packs[code].glotlid, workers=1), directory, say=lambda line: None)
     return directory
 
 
+def _check_language(work: Work, code: str, directory: str) -> None:
+    with open(os.path.join(directory, "manifest.json"), encoding="utf-8") as file:
+        made: dict[str, Any] = json.load(file)
+    if made.get("language") != (wanted := work.packs[code].glotlid):
+        raise UsageError(
+            f"documents: {code}={directory} is an ingest of {made.get('language')}, and {code} wants {wanted}: python "
+            f"launch/ingest.py --config.language={wanted} --config.input=… --workdir=DIR"
+        )
+
+
 def document_digest(work: Work, code: str) -> str:
-    """Of what the ingest says it kept: its manifest, which names the settings and counts, and its files."""
+    """Of the files of documents that the ingest wrote."""
     directory = document_directory(work, code)
     files = _document_files(directory)
     named = [[os.path.basename(name), file_digest(name)] for name in files]
@@ -276,22 +301,6 @@ def read_documents(work: Work, code: str) -> Iterator[Row]:
                     "id": row["id"], "lang": code, "response": text if len(text) >= rules.min_letters else "",
                     "source": source | {"news": bool(row.get("news"))},
                 }  # fmt: skip
-
-
-def runs_of(texts: Iterable[str], pack: Pack) -> frozenset[int]:
-    """Hashes of all runs of 13 words, of a shorter text of its whole."""
-    found = set[int]()
-    for text in texts:
-        words = tokens(text)
-        if words:
-            found.update(run_hashes(words, min(len(words), WORDS * pack.pieces_a_word))[-1].tolist())
-    return frozenset(found)
-
-
-def shares_run(text: str, runs: frozenset[int], pack: Pack) -> bool:
-    """Whether a text has 13 words running in common with those of runs_of."""
-    words = tokens(text)
-    return bool(words) and not runs.isdisjoint(run_hashes(words, min(len(words), WORDS * pack.pieces_a_word))[-1].tolist())
 
 
 def tiny_texts(work: Work) -> Iterator[str]:

@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import platform
-import shutil
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -62,7 +61,7 @@ class Stage:
     def __init__(self, workdir: str, name: str) -> None:
         self.name, self.directory = name, os.path.join(workdir, name)
         self._rejected: dict[str, Counter[str]] = {}
-        self._reject_file: Any = None
+        self._reject_file: PlainGzip | None = None
         self._files: dict[str, dict[str, Any]] = {}
         self._verified: set[str] = set()
         self._began = time.monotonic()
@@ -84,6 +83,8 @@ class Stage:
         made = self.manifest()
         if made is None:
             return ""
+        if made["versions"]["x_instruction"] != str(VERSION):
+            return f"it was made by version {made['versions']['x_instruction']} of the recipe, and this is {VERSION}"
         before, now = made["inputs"], json.loads(canonical_json(dict(inputs)))
         for name in [*now, *before]:
             if before.get(name) != now.get(name):
@@ -120,7 +121,7 @@ class Stage:
         self._verified.clear()
         try:
             os.makedirs(self.directory, exist_ok=True)
-            for name in os.listdir(self.directory):
+            for name in sorted(os.listdir(self.directory), key=lambda name: name != MANIFEST):  # it goes first: a kill leaves none
                 if name == MANIFEST or name.endswith(".jsonl.gz"):
                     os.remove(os.path.join(self.directory, name))
         except OSError as error:
@@ -174,7 +175,7 @@ class Stage:
         }
         self._replace(MANIFEST, json.dumps(made, ensure_ascii=False, indent=1, sort_keys=True).encode())
 
-    def _open(self, name: str) -> Any:
+    def _open(self, name: str) -> PlainGzip:
         with self._room(name):
             return PlainGzip(os.path.join(self.directory, name))
 
@@ -207,7 +208,7 @@ class Stage:
         path, made = os.path.join(self.directory, name), self._files or self._finished()["files"]
         if name not in made:
             return
-        if name not in self._verified and file_digest(path) != made[name]["sha256"]:
+        if name not in self._verified and (not os.path.exists(path) or file_digest(path) != made[name]["sha256"]):
             raise UsageError(
                 f"{path} is not what stage {self.name} wrote: it was changed or damaged. --from={self.name} makes it again"
             )
@@ -215,10 +216,6 @@ class Stage:
         with gzip.open(path, "rb") as file:
             for line in file:
                 yield json.loads(line)
-
-    def clear(self, name: str) -> None:
-        """Removes a directory within the stage's that is about to be written anew."""
-        shutil.rmtree(os.path.join(self.directory, name), ignore_errors=True)
 
 
 def _short(value: Any) -> str:

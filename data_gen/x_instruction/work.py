@@ -3,7 +3,7 @@
 import json
 import os
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -18,7 +18,7 @@ from data_gen.record import Message, Record, record_id
 from data_gen.tfrecord import MANIFEST as SHARDS_MANIFEST
 from data_gen.tfrecord import write_shards
 from data_gen.x_instruction.ask import Asker, Model
-from data_gen.x_instruction.config import TINY, XInstructionConfig
+from data_gen.x_instruction.config import ROLES, TINY, XInstructionConfig
 from data_gen.x_instruction.stage import Row, Stage, digest_of
 
 MODELS = "models"
@@ -43,7 +43,10 @@ class Children(Protocol):
     def serve(self, model: str, name: str, batch_size: int) -> AbstractContextManager[str]:
         """The URL of a server that answers for the model (a run directory) under this name."""
 
-    def evaluate(self, model: str, data: str, template: str) -> dict[str, Any]:
+    def answers(self, data: str) -> Iterator[str]:
+        """What is answered in the training records of a directory of shards."""
+
+    def evaluate(self, model: str, data: str) -> dict[str, Any]:
         """What launch/evaluate.py says of held-out shards: loss, bits_per_byte, tokens, by_language."""
 
     def tiny_base(self, directory: str, texts: Iterable[str]) -> None:
@@ -64,6 +67,7 @@ class Work:
     command: str = ""  # what the card says to give for the same data
     base: str = ""  # of all trained models instead of their recipes' own; of the tiny one its directory, once it is made
     stages: dict[str, Stage] = field(default_factory=dict)
+    rated_by: dict[str, str] = field(default_factory=dict)  # by model: logprobs or votes, as it was found out
 
     def stage(self, name: str) -> Stage:
         return self.stages.setdefault(name, Stage(self.workdir, name))
@@ -157,7 +161,8 @@ class Work:
     def _served_at(self, url: str, trained: str) -> str:
         """The URL of somebody's server. Raises UsageError unless it has this very model."""
         try:
-            with urllib.request.urlopen(f"{url.rstrip('/')}/models", timeout=30) as reply:
+            opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # it is on this machine or near it
+            with opener.open(f"{url.rstrip('/')}/models", timeout=30) as reply:
                 names = [one["id"] for one in json.load(reply)["data"]]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UsageError(f"{url}/models does not answer as a server of models does: {error!r}") from error
@@ -172,13 +177,14 @@ class Work:
 
     def _own_limits(self) -> TeacherConfig:
         """Of a server of one's own: it costs nothing, and may take its time."""
-        many = min(4 * self.config.serve_batch_size, 512)
+        elsewhere = self.config.serve_command or any(self.config.role(name).url for name in ROLES)
+        many = 256 if elsewhere else min(4 * self.config.serve_batch_size, 256)
         return TeacherConfig(max_in_flight=many, timeout_s=3600.0, give_up_s=120.0)  # the latter: of failures without a reply
 
     def teacher(self) -> Model:
-        """The config's teacher, whose replies are kept for its model and address."""
+        """The config's teacher, whose replies are kept for its model and address (as a digest: keys get into the data)."""
         teacher = self.config.teacher
-        return Model(f"{teacher.base_url} {teacher.model}", teacher.model, lambda: teacher.base_url, teacher)
+        return Model(f"{teacher.model}-{digest_of(teacher.base_url)}", teacher.model, lambda: teacher.base_url, teacher)
 
     # --- inputs of a stage --------------------------------------------------------------------------------------------
 
@@ -193,6 +199,10 @@ class Work:
                 found[part] = value
         return found
 
+    def made_by(self, *stages: str) -> dict[str, str]:
+        """Digests of stages that were made before, for a stage's inputs: {"stage seed": "1a2b…"}."""
+        return {f"stage {name}": self.stage(name).digest() for name in stages}
+
     def role_inputs(self, role: str) -> dict[str, Any]:
         """What decides what a role's model answers. Where its server stands does not."""
         config = self.config.role(role)
@@ -200,7 +210,7 @@ class Work:
             return {f"{role}.by": "teacher", "teacher.model": self.config.teacher.model}
         return {f"{role}.by": "trained", f"{role}.recipe": digest_of(self.recipes[config.recipe]), "base": self.config.base}
 
-    def name_of(self, role: str, sides: Mapping[str, list[Record]]) -> str:
+    def trained_or_teacher(self, role: str, sides: Mapping[str, list[Record]]) -> str:
         """Trains a role's model on records and returns its name; of a teacher in this role the teacher's."""
         if self.config.role(role).by == "teacher":
             return self.teacher().key
@@ -232,10 +242,10 @@ def _shards(directory: str) -> dict[str, Any]:
         raise UsageError(f"{path} cannot be read ({error}): {directory} is no directory of finished shards") from error
 
 
-def conversation(source: str, language: str, messages: Iterable[Message], **meta: Any) -> Record:
+def conversation(source: str, language: str, messages: Iterable[Message]) -> Record:
     """A record to train on; its id is that of its messages."""
     said = tuple(messages)
-    return Record(record_id(said), source, source, language, meta, messages=said)
+    return Record(record_id(said), source, source, language, {}, messages=said)
 
 
 def by_side(rows: Iterable[tuple[Row, Record]]) -> dict[str, list[Record]]:
@@ -248,9 +258,6 @@ def by_side(rows: Iterable[tuple[Row, Record]]) -> dict[str, list[Record]]:
     return {side: list(records.values()) for side, records in sides.items()}
 
 
-def bullet(values: Mapping[str, Any]) -> str:
+def named_values(values: Mapping[str, Any]) -> str:
     """{"a": 0.5, "b": "x"} → "a 0.5, b x"."""
     return ", ".join(f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items())
-
-
-Step = Callable[[Work, Stage], None]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from data_gen import UsageError
+from data_gen.endpoint import OFFLINE
 from data_gen.languages import ENGLISH
 from data_gen.x_instruction import rating
 from data_gen.x_instruction.config import SAMPLE, XInstructionConfig
@@ -97,6 +98,9 @@ def workload(config: XInstructionConfig, languages: tuple[str, ...] = ()) -> lis
     work.append(StageWork("diversify", "cpu", "cpu", note=f"minutes; {config.diversify.embedder}"))
     work += ask("audit", "teacher", translated, INSTRUCTION + len(TRANSLATE), INSTRUCTION, "instructions into the language")
     work += train("sft", "sft", runs * final * pair, f"{arms} arm{'s' * (arms > 1)}, {final:,} samples each")
+    if config.teacher.base_url != OFFLINE:
+        asked = many * config.sft.answers
+        work += ask("eval", "teacher", asked, INSTRUCTION + len(TRANSLATE), INSTRUCTION, "held-out instructions into the language")
     work += ask("eval", "sft", many * config.sft.answers * runs, INSTRUCTION + PROMPT, ANSWER, "held-out instructions")
     return work
 
