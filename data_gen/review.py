@@ -125,7 +125,7 @@ def as_text(cell: str) -> str:
     return f"'{cell}" if cell.startswith(_FORMULA) else cell
 
 
-def _plain(cell: str) -> str:
+def from_cell(cell: str) -> str:
     """What a cell says without the apostrophe that keeps a spreadsheet from computing it."""
     return cell[1:] if cell.startswith(tuple(f"'{first}" for first in _FORMULA)) else cell
 
@@ -175,7 +175,7 @@ def _sheet_rows(path: str) -> Iterator[tuple[int, dict[str, str]]]:
                 if missing := [name for name in ("id", "verdict") if name not in row.columns]:
                     columns = ", ".join(row.columns)
                     raise UsageError(f"{path} has no column {missing[0]!r}; there are {columns}. A sheet has {', '.join(COLUMNS)}")
-                cells = {name: _plain(row.columns.get(name, "").strip()) for name in COLUMNS}
+                cells = {name: from_cell(row.columns.get(name, "").strip()) for name in COLUMNS}
                 yield row.number + 1, cells | {"id": cells["id"].removeprefix(ID_MARK)}
     except OSError as error:
         raise UsageError(f"--read={path} cannot be read: {error.strerror}") from error

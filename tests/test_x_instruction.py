@@ -1,5 +1,6 @@
 """X-Instruction from seed to comparison, with models made of rules (tests/toy_models.py) behind the real protocol."""
 
+import csv
 import dataclasses
 import functools
 import gzip
@@ -19,11 +20,13 @@ from alif_jax.data.tfrecord import read_manifest, read_records
 from configs import x_instruction as recipes
 from data_gen import UsageError
 from data_gen.endpoint import TeacherConfig
+from data_gen.languages import load_pack
 from data_gen.limits import BudgetReached
 from data_gen.record import Record
 from data_gen.tfrecord import write_shards
-from data_gen.x_instruction import output
+from data_gen.x_instruction import anchor, output
 from data_gen.x_instruction.config import GatesConfig, XInstructionConfig
+from data_gen.x_instruction.inputs import anchor_rows
 from data_gen.x_instruction.rating import LEVELS
 from data_gen.x_instruction.run import run
 from data_gen.x_instruction.stage import digest_of
@@ -410,6 +413,63 @@ def test_a_round_that_falls_behind_the_anchor_is_not_kept(made: tuple[Path, Toy]
 
 def hash_of(text: str) -> int:
     return sum(text.encode())
+
+
+# --- an anchor of the run's own -----------------------------------------------------------------------------------------
+
+
+def test_an_anchor_rated_by_a_teacher_keeps_its_documents_out(made: tuple[Path, Toy], tmp_path: Path) -> None:
+    workdir, config, output_file = copy(made, tmp_path / "xi"), small(), str(tmp_path / "anchor.jsonl")
+
+    def reply(body: dict[str, Any]) -> dict[str, Any]:
+        return Toy(passes=0.5)._rating(body["messages"][-1]["content"], {}, body)
+
+    with served(reply) as url:
+        config.teacher = teacher(url)
+        said = anchor.by_teacher(config, str(workdir), output_file, 9, children=Toy(), show=Show(), max_cost=None)
+    lines = [json.loads(line) for line in Path(output_file).read_text().splitlines()]
+    assert said.startswith("18 pairs in") and {line["rating"] for line in lines} == {0, 2}
+    config, toy = small(), Toy()
+    config.refine.anchor = (output_file,)
+    with pytest.raises(UsageError, match="stage generate was made of something else: refine.anchor"):
+        start(config, workdir, toy)
+    start(config, workdir, toy, first="generate", last="generate")
+    assert not toy.asked["generator"] or toy.asked["generator"] <= 2 * 18  # only documents that take the place of those drawn
+    left = {row["response"] for code in ("ur", "hi") for row in rows(workdir, "generate", code)}
+    assert not left & {line["response"] for line in lines}
+
+
+def test_an_anchor_rated_by_people(made: tuple[Path, Toy], tmp_path: Path) -> None:
+    workdir, sheet, output_file = copy(made, tmp_path / "xi"), tmp_path / "sheet.csv", tmp_path / "anchor.jsonl"
+    anchor.write_sheet(small(), str(workdir), str(sheet), 6, children=Toy(), show=Show())
+    with pytest.raises(UsageError, match="is there already and may be filled in"):
+        anchor.write_sheet(small(), str(workdir), str(sheet), 6, children=Toy(), show=Show())
+    with open(sheet, encoding="utf-8-sig", newline="") as file:
+        head, *lines = csv.reader(file)
+    filled = [[*line[:-1], str(number % 3)] for number, line in enumerate(lines)]
+    with open(sheet, "w", encoding="utf-8-sig", newline="") as file:
+        csv.writer(file).writerows([head, *filled])
+    anchor.read_sheet(str(sheet), str(output_file))
+    config = small()
+    config.refine.anchor = (str(output_file),)
+    found = anchor_rows(config, config.languages, {code: load_pack(code) for code in config.languages})
+    assert [row["rating"] for row in found] == [number % 3 for number in range(12)]
+    by_response = {row["response"]: row for code in ("ur", "hi") for row in rows(workdir, "generate", code)}
+    right = [row["instruction"] in [one["instruction"] for one in by_response[row["response"]]["candidates"]] for row in found]
+    assert right == [False, True, True] * 4  # the third of three has another document's instruction
+    with open(sheet, "a", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerow(["#1", "ur", "Explain.", "متن", "good"])
+    with pytest.raises(UsageError, match=r"sheet.csv:14: .*'good'.*expected 0, 1 or 2"):
+        anchor.read_sheet(str(sheet), str(output_file))
+
+
+def test_without_an_anchor_a_run_goes_as_far_as_generate(tmp_path: Path) -> None:
+    config = small()
+    config.refine.anchor = ()
+    with pytest.raises(UsageError, match="refine.anchor is empty.*launch/rate_anchor.py"):
+        start(config, tmp_path)
+    start(config, tmp_path, last="generate")
+    assert len(rows(tmp_path, "generate")) == 40
 
 
 # --- inputs that are checked before anything is done --------------------------------------------------------------------

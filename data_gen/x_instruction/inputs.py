@@ -23,9 +23,13 @@ def seed_rows(work: Work) -> list[Row]:
 def anchor_rows(config: XInstructionConfig, languages: Sequence[str], packs: dict[str, Pack]) -> list[Row]:
     """The rated pairs that no model is trained on, as {id, lang, instruction, response, rating}.
 
+    [] where the config names none, which only the stages before train_evaluator can do without.
+
     Raises UsageError for a rating that is not 0, 1 or 2, and a language without both good pairs and others.
     """
-    rows = []
+    rows: list[Row] = []
+    if not config.refine.anchor:
+        return rows
     for code, given in read_pairs(config.refine.anchor, "anchor", languages, (*PAIR, "rating")).items():
         if code not in languages:
             continue

@@ -95,7 +95,7 @@ def run(
             recipes,
             command,
         )
-        check_inputs(work)
+        check_inputs(work, end)
         try:
             for name in STAGES[:begin]:
                 check_before(work, name, first)
@@ -160,13 +160,18 @@ def prepare(work: Work, name: str) -> None:
         work.set_base([work.stage("seed").digest(), documents], seed.tiny_texts(work))
 
 
-def check_inputs(work: Work) -> None:
-    """Everything that a stage hours from now would stop for. Raises UsageError."""
+def check_inputs(work: Work, end: int) -> None:
+    """Everything that a stage hours from now would stop for, up to the last one. Raises UsageError."""
     config = work.config
     if importlib.util.find_spec("sklearn") is None:
         raise UsageError("scikit-learn is not installed: pip install -e '.[x_instruction]'")
     seeds, _ = seed.given_pairs(work)
     anchor = anchor_rows(config, work.languages, work.packs)
+    if not anchor and end >= STAGES.index("train_evaluator"):
+        raise UsageError(
+            "refine.anchor is empty: the rater is measured against pairs rated by people or a teacher. --to=generate does without; "
+            "launch/rate_anchor.py makes an anchor of what it wrote"
+        )
     both = [row for code, pack in work.packs.items() for row in seed.shared(anchor, seeds.get(code, []), pack)]
     if both:
         raise UsageError(
