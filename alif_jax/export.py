@@ -143,8 +143,9 @@ def _merged_rows(
         made = base.read(key, rows) if new is None else with_new_rows(f"{module}.new_rows", new, rows, run.config, base)
     if "lora_B" in values and is_weight(name):
         a, b = (in_file(f"{module}.{leaf}", layer, values[leaf], run.config) for leaf in ("lora_A", "lora_B"))
-        product = a.T[rows] @ b.T if module == "embed_tokens" else b[rows] @ a
-        product *= np.float32(run.lora.scale())
+        with np.errstate(invalid="ignore"):  # of weights that are not finite, which are refused below by their name
+            product = a.T[rows] @ b.T if module == "embed_tokens" else b[rows] @ a
+            product *= np.float32(run.lora.scale())
         made = made.astype(np.float32)
         made += product
         if "lora_magnitude" in values:

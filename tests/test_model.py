@@ -84,8 +84,8 @@ def test_rope_frequencies_are_transformers_for_llama_31_8b() -> None:
     config = tiny.hf_config(hidden_size=4096, num_attention_heads=32, num_key_value_heads=8, head_dim=128, **LLAMA31)
     expected, factor = ROPE_INIT_FUNCTIONS["llama3"](config, "cpu")
     assert factor == 1
-    # To the last bit but one: times position 8,192 each ulp is 5e-4 rad, and shows in the logits.
-    np.testing.assert_array_max_ulp(rope_frequencies(ModelConfig.from_hf(config.to_dict())), expected.numpy(), maxulp=1)
+    # To the last bits (torch's power differs by one between CPUs): times position 8,192 each ulp is 5e-4 rad, seen in the logits.
+    np.testing.assert_array_max_ulp(rope_frequencies(ModelConfig.from_hf(config.to_dict())), expected.numpy(), maxulp=2)
 
 
 def test_bfloat16_is_near_float32() -> None:

@@ -18,6 +18,7 @@ from alif_jax.tokenizer import load_tokenizer
 from alif_jax.topology import parse
 from alif_jax.train import TrainConfig, fit
 from data_gen.self_instruct import SelfInstructConfig
+from data_gen.x_instruction.config import XInstructionConfig
 from launch.app import check_types, load_recipe
 from tests import tiny
 
@@ -27,6 +28,9 @@ TRAINING = (
     "llama3_2_3b_urdu.py:cpt", "llama3_2_3b_urdu.py",
 )  # fmt: skip
 DATA = ("urdu_instruct.py", "urdu_instruct.py:more", "sindhi_instruct.py")
+X_INSTRUCTION = ("x_instruction.py", "x_instruction.py:tiny", "x_instruction.py:ur", "x_instruction.py:ten")
+AS_GENERATOR = ("x_instruction_forward.py", "x_instruction_evaluator.py")
+RANDOM = tuple(f"x_instruction_tiny.py:{part}" for part in ("generator", "forward", "evaluator", "sft", "generator,quick"))
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ("base", "cpt", "sft", "base,quick", "cpt,quick", "sft,quick", "")
 SIZES = {"rms_norm_eps": 1e-5, "max_position_embeddings": 8192}
@@ -60,17 +64,28 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("recipe", [*TRAINING, *DATA, *(f"tiny.py:{part}" for part in (*TINY, "data", "data,quick"))])
+@pytest.mark.parametrize("recipe", [
+    *TRAINING, *DATA, *X_INSTRUCTION, *AS_GENERATOR, *RANDOM, *(f"tiny.py:{part}" for part in (*TINY, "data", "data,quick"))
+])  # fmt: skip
 def test_recipe_is_well_typed_and_valid(recipe: str) -> None:
     config = load_recipe(f"configs/{recipe}")
-    assert isinstance(config, (TrainConfig, SelfInstructConfig))
+    assert isinstance(config, (TrainConfig, SelfInstructConfig, XInstructionConfig))
     check_types(config)
     config.validate()
 
 
 def test_every_recipe_is_among_those_tried() -> None:
-    tried = {recipe.partition(":")[0] for recipe in (*TRAINING, *DATA)} | {"tiny.py", "prices.py", "ingest.py"}
+    named = (*TRAINING, *DATA, *X_INSTRUCTION, *AS_GENERATOR, *RANDOM)
+    tried = {recipe.partition(":")[0] for recipe in named} | {"tiny.py", "prices.py", "ingest.py"}
     assert {path.name for path in (ROOT / "configs").glob("[!_]*.py")} == tried
+
+
+@pytest.mark.parametrize("recipe", AS_GENERATOR)
+def test_x_instructions_other_models_are_trained_as_the_generator(recipe: str) -> None:
+    """So that what fits and is tried for the one is for the others."""
+    config, generator = load_recipe(f"configs/{recipe}"), load_recipe("configs/x_instruction_generator.py")
+    config.data.template, config.num_train_epochs = generator.data.template, generator.num_train_epochs
+    assert config == generator
 
 
 def test_alifs_targets_are_the_published_ones() -> None:
@@ -168,8 +183,9 @@ def test_recipes_of_one_part(place: Path, recipe: str) -> None:
     assert np.isfinite(row["loss"]) and row["heldout_loss"] > 0
 
 
-def examples_of(recipe: str, place: Path, data: str) -> tuple[Examples, list[str]]:
+def examples_of(recipe: str, place: Path, data: str, template: str | None = None) -> tuple[Examples, list[str]]:
     config = shrink(load_recipe(f"configs/{recipe}.py"), place, data)
+    config.data.template = config.data.template if template is None else template
     tokenizer = load_tokenizer(config.model.path, config.data.template)
     examples = fit_rows(open_sources(config.data, tokenizer, "train"), config.data)
     pieces = [examples.tokens_of(i)[0] for i in range(len(examples))]
@@ -193,7 +209,11 @@ def test_alif_sft_trains_everything_and_urdu_sft_the_answer(place: Path) -> None
     assert "<|start_header_id|>user<|end_header_id|>\n\n" in texts[0]
 
 
-def test_x_instruction_names_the_language_and_trains_the_answer_alone(place: Path) -> None:
-    examples, texts = examples_of("x_instruction_sft", place, "chat")
-    assert " Answer in Urdu. \n\n### Response:" in texts[0]
+@pytest.mark.parametrize(
+    ("template", "said"), [("alpaca", "\n\n### Response:\n"), ("x_instruction", " Answer in Urdu. \n\n### Response:")]
+)
+def test_x_instruction_trains_the_answer_alone(place: Path, template: str, said: str) -> None:
+    """The data say in which language to answer, or the authors' prompt does."""
+    examples, texts = examples_of("x_instruction_sft", place, "chat", template)
+    assert said in texts[0] and (template == "x_instruction") == ("Answer in Urdu" in texts[0])
     assert 0 < examples.trained.sum() < 0.5 * examples.lengths.sum()

@@ -136,6 +136,7 @@ def test_answers_are_the_texts_and_the_language_is_said_once(made: tuple[Path, T
             assert record.messages[0]["role"] == "system" and whole.count("Answer in ") == 1
 
 
+@pytest.mark.slow  # the killed run below ends the same too
 def test_a_second_run_gives_the_same_bytes(made: tuple[Path, Toy], tmp_path: Path) -> None:
     run(small(), str(tmp_path), children=Toy(), show=Show(), command="python launch/x_instruction.py --workdir=elsewhere")
     one, other = outcome(made[0]), outcome(tmp_path)
@@ -343,21 +344,28 @@ def test_a_round_asks_a_teacher_something_new(tmp_path: Path) -> None:
     assert later and not later & first
 
 
+def another_rater() -> XInstructionConfig:
+    """Of another recipe, so that the answers of the whole run's raters are not taken for its."""
+    config = small()
+    config.evaluator.recipe += ",quick"
+    return config
+
+
 # --- bad raters, starved languages --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("passes", "said"), [(1.0, "passes 100%"), pytest.param(0.0, "passes 0%", marks=pytest.mark.slow)])
-def test_a_rater_that_passes_everything_or_nothing(tmp_path: Path, passes: float, said: str) -> None:
+def test_a_rater_that_passes_everything_or_nothing(made: tuple[Path, Toy], tmp_path: Path, passes: float, said: str) -> None:
+    workdir = copy(made, tmp_path / "xi")
     with pytest.raises(NotGood, match=said):
-        start(small(), tmp_path, Toy(passes=passes))
-    assert manifest(tmp_path, "train_evaluator") and not (tmp_path / "refine/manifest.json").exists()
+        start(another_rater(), workdir, Toy(passes=passes), first="train_evaluator")
+    assert manifest(workdir, "train_evaluator") and not (workdir / "refine/manifest.json").exists()
 
 
-def test_a_rater_that_knows_nothing_is_not_used(tmp_path: Path) -> None:
-    with pytest.raises(
-        NotGood, match=r"evaluator is not good enough.*macro-F1 0.1667 \(gate: at least 0.85\).*--config.gates.NAME"
-    ):
-        start(small(), tmp_path, Toy(wrong="A"))
+def test_a_rater_that_knows_nothing_is_not_used(made: tuple[Path, Toy], tmp_path: Path) -> None:
+    said = r"evaluator is not good enough.*macro-F1 0.1667 \(gate: at least 0.85\).*--config.gates.NAME"
+    with pytest.raises(NotGood, match=said):
+        start(another_rater(), copy(made, tmp_path / "xi"), Toy(wrong="A"), first="train_evaluator")
 
 
 def test_a_starved_language_is_told_and_its_threshold_stays(made: tuple[Path, Toy], tmp_path: Path) -> None:
@@ -369,13 +377,13 @@ def test_a_starved_language_is_told_and_its_threshold_stays(made: tuple[Path, To
     assert min(row["rating"]["scores"][2] for row in rows(workdir, "refine")) >= config.rate.keep
 
 
-def test_without_logprobs_votes_are_counted_and_said(tmp_path: Path) -> None:
-    config = small()
+def test_without_logprobs_votes_are_counted_and_said(made: tuple[Path, Toy], tmp_path: Path) -> None:
+    workdir, config = copy(made, tmp_path / "xi"), another_rater()
     config.rate.votes = 3
-    said = start(config, tmp_path, Toy(logprobs=False), last="train_evaluator")
+    said = start(config, workdir, Toy(logprobs=False), first="train_evaluator", last="train_evaluator")
     assert any("gives no logprobs" in line for line in said)
-    assert manifest(tmp_path, "train_evaluator")["found"]["gates"]["probabilities"] == "votes"
-    assert "shares of 3 votes" in (tmp_path / "report.md").read_text()
+    assert manifest(workdir, "train_evaluator")["found"]["gates"]["probabilities"] == "votes"
+    assert "shares of 3 votes" in (workdir / "report.md").read_text()
 
 
 def test_fewer_documents_than_clusters(made: tuple[Path, Toy], tmp_path: Path) -> None:
@@ -397,17 +405,17 @@ def test_a_round_that_falls_behind_the_anchor_is_not_kept(made: tuple[Path, Toy]
             anchor = known.get(asked) == LEVELS[2] and hash_of(asked) % 3 == 0
             return super()._rating(asked, {**known, asked: "C"} if second and anchor else known, body)
 
-    config = small()
+    workdir, config = copy(made, tmp_path / "xi"), another_rater()
     config.refine.max_fall, config.gates.macro_f1, config.gates.macro_f1_language = 0.02, 0.5, 0.4
     config.gates.calibration = config.gates.length_correlation = 1.0
-    start(config, tmp_path, Worse(), last="refine")
-    found = manifest(tmp_path, "refine")["found"]
+    start(config, workdir, Worse(), first="train_evaluator", last="refine")
+    found = manifest(workdir, "refine")["found"]
     assert "round 1 is not kept: the AUC against the anchor fell" in found["stopped"] and found["rounds"][1]["used"] is False
-    assert {row["rating"]["rater"] for row in rows(tmp_path, "refine")} == {
-        manifest(tmp_path, "train_evaluator")["found"]["evaluator"]
+    assert {row["rating"]["rater"] for row in rows(workdir, "refine")} == {
+        manifest(workdir, "train_evaluator")["found"]["evaluator"]
     }
-    assert {row["id"] for row in rows(tmp_path, "refine")} == {
-        row["id"] for row in rows(tmp_path, "refine") if row["rating"]["round"] == 0
+    assert {row["id"] for row in rows(workdir, "refine")} == {
+        row["id"] for row in rows(workdir, "refine") if row["rating"]["round"] == 0
     }
 
 
