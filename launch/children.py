@@ -42,7 +42,7 @@ class Children:
 
     def resolve(self, recipes: Iterable[str]) -> dict[str, dict[str, Any]]:
         """The whole training config of each recipe. Raises UsageError for a recipe that is none."""
-        command = [*_program("resolve"), f"--recipes={','.join(sorted(set(recipes)))}"]
+        command = [*_program("resolve"), *(f"--recipe={recipe}" for recipe in sorted(set(recipes)))]
         done = subprocess.run(command, capture_output=True, text=True, env=self._env())
         if done.returncode:
             raise app.UsageError(_last_error(done.stderr))

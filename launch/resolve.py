@@ -1,4 +1,4 @@
-"""What a data recipe asks before it trains: `python launch/resolve.py --recipes=configs/X.py,configs/Y.py` prints all of them.
+"""What a data recipe asks before it trains: `python launch/resolve.py --recipe=configs/X.py --recipe=configs/Y.py` prints them.
 
 As JSON, {recipe: config}. With --tiny_base=DIR it writes a tokenizer, learnt from the JSON strings on stdin (one a line), and the
 config of a tiny model there instead; with --answers=DIR it prints what shards answer. No accelerator is touched.
@@ -15,7 +15,7 @@ from absl import flags
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from launch import app
 
-RECIPES = flags.DEFINE_list("recipes", [], "training recipes")
+RECIPES = flags.DEFINE_multi_string("recipe", [], "a training recipe; may be given several times")
 TINY_BASE = flags.DEFINE_string("tiny_base", "", "directory of a tiny base to be written")
 ANSWERS = flags.DEFINE_string("answers", "", "directory of shards: the answers of its training records, a JSON string a line")
 VOCAB_SIZE = 4096
