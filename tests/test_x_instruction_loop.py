@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.slow
-PARTS = ("generator", "forward", "evaluator", "sft")
+PARTS = ("forward", "evaluator", "sft")  # the generator must learn to come to an end
 SMALL = [
     *(f"--config.{part}.recipe=configs/x_instruction_tiny.py:{part},quick" for part in PARTS),
     "--config.generate.documents=12", "--config.diversify.clusters=2", "--config.diversify.target=6", "--config.rate.keep=0.05",
