@@ -3,7 +3,7 @@
     python launch/train.py --config=configs/x_instruction_tiny.py:generator --config.data.path=DIR --config.model.path=BASE \\
         --workdir=RUN
 
-`,quick` after a part is four steps, for tests.
+`,quick` after a part is a quarter of the steps, for tests.
 """
 
 from alif_jax import UsageError
@@ -34,7 +34,7 @@ def get_config(arg: str = "") -> TrainConfig:
         optim=OptimConfig(learning_rate=rate, lr_scheduler_type="constant", warmup_steps=10),
         batch_size=4,
         num_train_epochs=1000,
-        max_steps=4 if quick else steps,
+        max_steps=steps // 4 if quick else steps,
         save_steps=50,
         save_total_limit=1,
         logging_steps=10,

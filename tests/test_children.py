@@ -75,7 +75,7 @@ def pid_in(logs: Path) -> int:
 def test_the_whole_config_of_a_recipe(tmp_path: Path) -> None:
     with_comma = "configs/x_instruction_tiny.py:generator,quick"
     found = Children(str(tmp_path), print).resolve([GENERATOR, GENERATOR, with_comma])
-    assert found.keys() == {GENERATOR, with_comma} and found[with_comma]["max_steps"] == 4
+    assert found.keys() == {GENERATOR, with_comma} and found[with_comma]["max_steps"] == 15
     assert found[GENERATOR].keys() >= {"model", "data", "lora", "seed"}
     assert found[GENERATOR] == json.loads(json.dumps(found[GENERATOR]))
 

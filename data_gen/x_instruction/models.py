@@ -209,7 +209,8 @@ def how_to_rate(work: Work, model: Model) -> str:
             raise UsageError(
                 f"whether {model.name} gives logprobs cannot be found out: {error or 'no answer'}. Give the same command"
             )
-        gives = answer is not None and rating.gives_logprobs(answer.raw)
+        # A model of one's own that says nothing at all has none to give; its server would.
+        gives = answer is not None and (model.own or rating.gives_logprobs(answer.raw))
         work.rated_by[model.key] = "logprobs" if gives else "votes"
         if not gives:
             votes = work.config.rate.votes
