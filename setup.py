@@ -58,6 +58,7 @@ INGEST = [
     "zstandard>=0.25,<0.26",
 ]
 X_INSTRUCTION = ["scikit-learn>=1.7,<2"]  # clusters, gates; launch/x_instruction.py needs DATA, INGEST and SERVE too
+EVAL = ["lm-eval>=0.4.13,<0.5"]  # launch/evaluate.py --suite, --tasks; it needs DATA too
 RAY = ["ray>=2.60,<3"]
 SERVE = [
     "httptools>=0.9,<0.10",
@@ -79,7 +80,7 @@ TOOLS = [
     *GLOTLID,
     "beartype>=0.22,<0.24",
     "gguf>=0.19,<0.20",
-    "lm-eval[api]>=0.4.13,<0.5",
+    "lm-eval[api]>=0.4.13,<0.5",  # its clients ask our server in a test
     "mypy>=2.4,<2.5",
     "pytest>=9,<10",
     "pytest-xdist>=3.8,<4",
@@ -98,12 +99,13 @@ setup(
     packages=find_packages(include=["alif_jax", "alif_jax.*", "data_gen", "data_gen.*"]),
     package_data={
         "alif_jax": ["templates/*.jinja"],
-        "data_gen": ["languages/**", "tasks/**", "text/**", "x_instruction/shipped/**"],
+        "data_gen": ["evaluation/*/**", "languages/**", "tasks/**", "text/**", "x_instruction/shipped/**"],
     },
     install_requires=CORE,
     extras_require={
         "cuda": jax_requirement("[cuda12]"),
         "data": DATA,
+        "eval": EVAL,
         "gcs": ["gcsfs>=2025.3"],
         "glotlid": GLOTLID,
         "import": IMPORT,
@@ -112,7 +114,7 @@ setup(
         "ray": RAY,
         "serve": SERVE,
         "tensorflow": ["tensorflow-cpu>=2.19"],  # for tests/test_contract.py and tests/benchmarks/shards.py alone
-        "test": [*DATA, *IMPORT, *INGEST, *X_INSTRUCTION, *RAY, *SERVE, *VERIFY, *TOOLS, *PLAN],
+        "test": [*DATA, *IMPORT, *INGEST, *X_INSTRUCTION, *EVAL, *RAY, *SERVE, *VERIFY, *TOOLS, *PLAN],
         "tools": TOOLS,
         "tpu": jax_requirement("[tpu]"),
         "verify": VERIFY,

@@ -145,10 +145,11 @@ def load_model(
     A run directory is its base, quantised as it was in training, plus its checkpoint `step` (latest, best, or a number), adapters
     unmerged.
     """
+    forward = {"dtype": dtype, "param_dtype": param_dtype, "remat": "none"}  # nothing is computed again: a third faster on a CPU
     if is_run(path):
         run = read_run(path)
         check_heads(run.config, mesh)
-        model = skeleton(run.config, run.lora, dtype=dtype, param_dtype=param_dtype, quantization=run.quantization)
+        model = skeleton(run.config, run.lora, quantization=run.quantization, **forward)
         params = load_trainables(path, model.abstract(mesh, model.trainable), which_step(path, step))
         if not run.random_init:
             params |= load_params(run.base, model, model.frozen, mesh, run.config)
@@ -156,7 +157,7 @@ def load_model(
     directory = resolve_model(path)
     config = read_model_config(directory)
     check_heads(config, mesh)
-    model = skeleton(config, NOTHING_TRAINED, dtype=dtype, param_dtype=param_dtype)
+    model = skeleton(config, NOTHING_TRAINED, **forward)
     tokenizer = load_tokenizer(directory)
     check_vocabulary(tokenizer, config)
     return Loaded(config, model, load_params(directory, model, model.frozen, mesh, config), tokenizer, mesh)
@@ -184,7 +185,7 @@ def load_adapter(base: Loaded, path: str, *, step: str = "latest") -> Loaded:
             check_vocabulary(tokenizer, base.config)
     else:
         raise UsageError(f"{path}: neither a run directory nor a PEFT adapter (adapter_config.json)")
-    model = skeleton(base.config, lora, dtype=dtype, param_dtype=param_dtype, quantization=quantization)
+    model = skeleton(base.config, lora, quantization=quantization, dtype=dtype, param_dtype=param_dtype, remat="none")
     abstract = model.abstract(mesh, model.trainable)
     if is_run(path):
         params = load_trainables(path, abstract, which_step(path, step))

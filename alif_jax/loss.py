@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from alif_jax.sharding import MESH_AXIS, Axes, spec_of
 
@@ -47,6 +47,19 @@ def token_losses(
     trained = {name: head.params[name] for name in head.trained}
     frozen = {name: value for name, value in head.params.items() if name not in head.trained}
     return _losses(_Static(head.project, dict(head.axes), chunk), trained, frozen, hidden_BLD, targets_BL)
+
+
+def token_scores(
+    head: Head, hidden_BLD: Float[Array, "B L D"], targets_BL: Int[Array, "B L"], *, chunk: int
+) -> tuple[Float[Array, "B L"], Bool[Array, "B L"]]:
+    """log p of each target (nats, fp32), and whether it is the likeliest token. chunk: as for `token_losses`. No gradient."""
+
+    def one(whole: Params, hidden_CD: Array, targets_C: Array) -> tuple[Array, Array]:
+        logits_CV = head.project(whole, hidden_CD)
+        losses_C, lse_C = _of_targets(logits_CV, targets_C)
+        return -losses_C, lse_C - losses_C >= jnp.max(logits_CV, axis=-1)  # jnp.argmax takes longer than the product on a CPU
+
+    return _by_chunks(_Static(head.project, dict(head.axes), chunk), head.params, hidden_BLD, targets_BL, one)
 
 
 @dataclass(frozen=True, eq=False)

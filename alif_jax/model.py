@@ -32,6 +32,7 @@ Params = dict[str, Array]
 KeysValues = tuple[Array, Array]  # of a cache: [layers, B, S, K, H] each
 # What a layer's forward pass may keep for the backward pass, in the order it is made: `checkpoint_name`s.
 TENSORS = ("q_proj", "k_proj", "v_proj", "attention", "o_proj", "gate_proj", "up_proj", "down_proj")
+CPU_CACHE = 32 * 2**20  # bytes of weights that a CPU's cache will hold
 Cache = dict[str, Array]  # k, v: [layers, B, S, K, H]; positions, segments: [B, S], not there where slot p holds position p
 
 
@@ -455,6 +456,11 @@ def _check_trained(config: ModelConfig, lora: LoraConfig, quantization: str) -> 
     if quantization and (lora.full or lora.use_dora):
         what = "lora.full=True trains the weights themselves" if lora.full else "DoRA would divide by the norm of rounded weights"
         raise UsageError(f"model.quantization={quantization!r}: {what}; leave one of the two out")
+
+
+def in_cpu_cache(params: Params) -> bool:
+    """Whether a CPU's cache will hold the weights: then `Llama.unstacked` is better without turning them."""
+    return sum(array.nbytes for array in params.values()) <= CPU_CACHE
 
 
 def empty_cache(config: ModelConfig, batch: int, length: int, dtype: Any) -> Cache:

@@ -50,6 +50,8 @@ class TrainConfig:
     num_samples, sample_max_new_tokens: greedy answers to that many held-out prompts, every sample_steps (0: with each evaluation).
     spike_sigma: a loss so many standard deviations above the last 100 logged ones is reported with its records; 0: never.
     report_to: of tensorboard and wandb, beside metrics.jsonl.
+    suite: of configs/evaluation.py, such as urdu_quick, run every suite_steps (0: with each evaluation) on the first suite_limit
+    documents of each task (0: all); its metrics go where the others go.
     """
 
     model: ModelSource = field(default_factory=ModelSource)
@@ -71,6 +73,9 @@ class TrainConfig:
     num_samples: int = 4
     sample_steps: int = 0
     sample_max_new_tokens: int = 128
+    suite: str = ""
+    suite_steps: int = 0
+    suite_limit: int = 0
     spike_sigma: float = 6.0
     seed: int = 0
 
@@ -82,7 +87,7 @@ class TrainConfig:
             if value < 1:
                 raise UsageError(f"{name}={value}: at least 1")
         zeros = ("max_steps", "eval_steps", "save_steps", "save_total_limit", "early_stopping_patience", "num_samples",
-                 "sample_steps", "spike_sigma", "seed")  # fmt: skip
+                 "sample_steps", "suite_steps", "suite_limit", "spike_sigma", "seed")  # fmt: skip
         for name in zeros:
             if getattr(self, name) < 0:
                 raise UsageError(f"{name}={getattr(self, name)}: at least 0")

@@ -3,7 +3,7 @@
 run.py prepares (config, data, model's shape), step.py is one step on the device, recorder.py what the host does beside it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
 
@@ -13,7 +13,7 @@ import optax
 from jax.experimental import multihost_utils
 from jaxtyping import Array
 
-from alif_jax import files
+from alif_jax import UsageError, files
 from alif_jax.checkpoint import open_checkpointer, save
 from alif_jax.data.pack import prefetch
 from alif_jax.evaluate import heldout_loss
@@ -31,14 +31,21 @@ from alif_jax.samples import ScriptShare, sample
 from alif_jax.sharding import put_batch
 from alif_jax.step import compile_step, init_state, restore_state, state_tree
 
+Suite = Callable[[Loaded], Row]  # the metrics of a suite, of the model as it is
 
-def fit(config: TrainConfig, workdir: str, *, resume: bool = False, script_share: ScriptShare | None = None) -> Row:
+
+def fit(
+    config: TrainConfig, workdir: str, *, resume: bool = False, script_share: ScriptShare | None = None, suite: Suite | None = None
+) -> Row:
     """Trains into the run directory `workdir`; returns the last row of metrics, held-out loss included ({} if all was done).
 
     resume: continue from the newest checkpoint (from the start if there is none). script_share: judges the script of samples.
+    suite: what config.suite means.
     Raises UsageError for an existing run without `resume`, and for anything about config, base or data that is not as it must be;
     nothing is overwritten then. Raises NotFinite where a loss or gradient is not, Preempted after a SIGTERM (the state is saved).
     """
+    if config.suite and suite is None:
+        raise UsageError(f"suite={config.suite!r} needs what asks it; launch/train.py hands it over")
     run = prepare(config, workdir, resume=resume)
     history = read_rows(metrics_path(workdir), upto=run.first)
     losses = [row["heldout_loss"] for row in history if row["step"] and "heldout_loss" in row]
@@ -60,9 +67,10 @@ def fit(config: TrainConfig, workdir: str, *, resume: bool = False, script_share
             closing(start_recorder(run, history)) as recorder,
             closing(prefetch(run.batches, run.first, run.steps, partial(put_batch, run.mesh))) as stream,
         ):
-            if config.eval_on_start and run.heldout is not None and not run.first and not history:
+            if config.eval_on_start and not run.first and not history:
                 with recorder.pace.paused():
-                    recorder.write(0, look(run, {**frozen, **trainable}, 0, {"evaluate"}, script_share))
+                    due = possible(run, {"evaluate", "suite"})
+                    recorder.write(0, look(run, {**frozen, **trainable}, 0, due, script_share, suite))
             for index, batch, on_devices in stream:
                 step, key = index + 1, dropout_key(config, index + 1)
                 trainable, opt_state, metrics = step_fn(trainable, opt_state, frozen, on_devices, key)
@@ -73,7 +81,7 @@ def fit(config: TrainConfig, workdir: str, *, resume: bool = False, script_share
                     continue
                 row = recorder.catch_up()
                 with recorder.pace.paused():
-                    row |= look(run, {**frozen, **trainable}, step, due, script_share)
+                    row |= look(run, {**frozen, **trainable}, step, due, script_share, suite)
                 improved = "heldout_loss" in row and stopping.improved(row["heldout_loss"])
                 recorder.write(step, row)
                 if "save" in due or improved or stopping.exhausted:
@@ -137,20 +145,28 @@ def _key(seed: int, step: int) -> Array:
 
 
 def what_is_due(run: Run, step: int) -> set[str]:
-    """Of "evaluate", "sample", "save": what is to be done after this step. All of it after the last."""
+    """Of "evaluate", "sample", "suite", "save": what is to be done after this step. All of it after the last."""
     config, last = run.config, step == run.steps
-    every = {"evaluate": config.eval_steps, "sample": config.sample_steps or config.eval_steps, "save": config.save_steps}
-    due = {name for name, steps in every.items() if last or (steps and step % steps == 0)}
-    return due - ({"evaluate"} if run.heldout is None else set()) - (set() if run.prompts else {"sample"})
+    every = {"evaluate": config.eval_steps, "sample": config.sample_steps or config.eval_steps,
+             "suite": config.suite_steps or config.eval_steps, "save": config.save_steps}  # fmt: skip
+    return possible(run, {name for name, steps in every.items() if last or (steps and step % steps == 0)})
 
 
-def look(run: Run, params: Params, step: int, due: set[str], script_share: ScriptShare | None) -> Row:
-    """Held-out loss and samples where they are due, as metrics; the samples' texts go to samples.jsonl."""
+def possible(run: Run, due: set[str]) -> set[str]:
+    """Without what this run has nothing for."""
+    missing = {"evaluate": run.heldout is None, "sample": not run.prompts, "suite": not run.config.suite}
+    return {name for name in due if not missing.get(name)}
+
+
+def look(run: Run, params: Params, step: int, due: set[str], script_share: ScriptShare | None, suite: Suite | None) -> Row:
+    """Held-out loss, samples and the suite where they are due, as metrics; the samples' texts go to samples.jsonl."""
     row: Row = {}
     if "evaluate" in due and run.heldout is not None:
         row |= heldout_metrics(heldout_loss(params, run.model, run.mesh, run.heldout, chunk=run.config.model.loss_chunk))
+    loaded = Loaded(run.model_config, run.model, params, run.tokenizer, run.mesh)
+    if "suite" in due and suite is not None:
+        row |= suite(loaded)
     if "sample" in due:
-        loaded = Loaded(run.model_config, run.model, params, run.tokenizer, run.mesh)
         metrics, lines = sample(loaded, run.prompts, max_new_tokens=run.config.sample_max_new_tokens, script_share=script_share)
         row |= metrics
         if jax.process_index() == 0:

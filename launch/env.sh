@@ -29,7 +29,7 @@ alif_minor() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/de
 alif_size() {
   case $1 in
     core) echo 185 ;; data) echo 114 ;; import) echo 68 ;; verify) echo 206 ;; tools) echo 54 ;;
-    ingest) echo 37 ;; x_instruction) echo 10 ;; serve) echo 5 ;; ray) echo 80 ;; gcs) echo 19 ;; plan) echo 137 ;; tpu) echo 221 ;; cuda) echo 3220 ;; *) echo 0 ;;
+    ingest) echo 37 ;; eval) echo 92 ;; x_instruction) echo 10 ;; serve) echo 5 ;; ray) echo 80 ;; gcs) echo 19 ;; plan) echo 137 ;; tpu) echo 221 ;; cuda) echo 3220 ;; *) echo 0 ;;
   esac
 }
 

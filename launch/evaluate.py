@@ -1,10 +1,10 @@
-"""Held-out loss: `python launch/evaluate.py --model=DIR --data=SHARDS --json`.
+"""Is a model better than its base? `python launch/evaluate.py --model=RUN --suite=urdu_quick` asks both, and writes a report.
 
-In nats a token and bits a byte (comparable between tokenizers), in all and by source, task and language. --model is a Hugging
-Face directory, a hub id, or a run directory; --data a directory of TFRecord shards with its manifest.
+A run stands beside its base and the run that it began from, and what --compare names. Suites: configs/evaluation.py; --tasks=A,B
+are any of lm-evaluation-harness. Without both: held-out loss of --data, in nats a token and bits a byte, by source and language.
 """
 
-import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -14,7 +14,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from launch import app
 
 MODEL = flags.DEFINE_string("model", None, "Hugging Face directory, hub id, or run directory", required=True)
-DATA = flags.DEFINE_string("data", None, "directory of shards with manifest.json", required=True)
+SUITE = flags.DEFINE_string("suite", "", "urdu_quick, urdu_core, urdu_release, x_instruction, alif or safety")
+TASKS = flags.DEFINE_list("tasks", [], "tasks of lm-evaluation-harness, and of data_gen/evaluation/tasks/")
+COMPARE = flags.DEFINE_list("compare", [], "further columns: run:DIR, jax:DIR, hf:DIR_OR_HUB_ID, url:NAME@ADDRESS")
+OUTPUT = flags.DEFINE_string("output", "", "directory of results and report")
+DATA_DIR = flags.DEFINE_string("data_dir", "", "files of tasks, instead of the hub: DATA_DIR/TASK.jsonl")
+CHAT = flags.DEFINE_enum("chat", "never", ["never", "always", "both"], "of --tasks: prompts through the chat template")
+NUM_FEWSHOT = flags.DEFINE_integer("num_fewshot", None, "of --tasks: examples before each question; default: the task's own")
+LIMIT = flags.DEFINE_integer("limit", 0, "first documents of each task; 0: all", lower_bound=0)
+MAX_LENGTH = flags.DEFINE_integer("max_length", 0, "tokens that a model may see; 0: what it was made for", lower_bound=0)
+PRICE = flags.DEFINE_float("price_per_hour", None, "US dollars of this machine, for the report")
+MAX_COST = flags.DEFINE_float("max_cost", None, "US dollars that models at addresses may take; default: they cost nothing")
+DATA = flags.DEFINE_string("data", "", "directory of shards with manifest.json; of a suite: the held-out records to measure on")
 SPLIT = flags.DEFINE_enum("split", "heldout", ["heldout", "train"], "which records")
 STEP = flags.DEFINE_string("step", "latest", "of a run, which checkpoint: latest, best, or a step's number")
 SEQUENCE_LENGTH = flags.DEFINE_integer("sequence_length", 0, "tokens a row; 0: as the run was trained, or 2048")
@@ -25,16 +36,24 @@ JSON = flags.DEFINE_bool("json", False, "one JSON object instead of a table")
 
 
 def main(argv: list[str]) -> None:
-    from alif_jax.evaluate import evaluate_loss, loss_table
-    from alif_jax.load import load_model
-    from alif_jax.sharding import MeshConfig, make_mesh
+    from launch import columns, evaluation
 
-    loaded = load_model(MODEL.value, make_mesh(MeshConfig()), dtype=DTYPE.value, param_dtype=DTYPE.value, step=STEP.value)
-    result = evaluate_loss(
-        loaded, DATA.value, split=SPLIT.value, sequence_length=SEQUENCE_LENGTH.value, batch_size=BATCH_SIZE.value,
-        template=TEMPLATE.value,
+    if not SUITE.value and not TASKS.value:
+        print(evaluation.heldout_loss(
+            MODEL.value, DATA.value, split=SPLIT.value, step=STEP.value, sequence_length=SEQUENCE_LENGTH.value, dtype=DTYPE.value,
+            template=TEMPLATE.value, batch_size=BATCH_SIZE.value, as_json=JSON.value,
+        ))  # fmt: skip
+        return
+    suite = evaluation.suite_of(SUITE.value, TASKS.value, CHAT.value, NUM_FEWSHOT.value)
+    output = OUTPUT.value or evaluation.default_output(MODEL.value, suite.name)
+    loading = columns.Loading(
+        output, dtype=DTYPE.value, template=TEMPLATE.value, step=STEP.value, max_length=MAX_LENGTH.value, max_cost=MAX_COST.value
+    )
+    results = evaluation.evaluate(
+        columns.columns(MODEL.value, COMPARE.value, loading), suite, output, command=shlex.join(["python", *sys.argv]),
+        data=[DATA.value] if DATA.value else [], data_dir=DATA_DIR.value, limit=LIMIT.value, price_per_hour=PRICE.value,
     )  # fmt: skip
-    print(json.dumps(result, ensure_ascii=False) if JSON.value else loss_table(result))
+    print(evaluation.as_json(results) if JSON.value else evaluation.table(results, output))
 
 
 if __name__ == "__main__":

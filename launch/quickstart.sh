@@ -10,11 +10,11 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
-extras=(core data ingest serve verify)
+extras=(core data ingest serve eval verify)
 help=no
 for argument in "$@"; do
   case $argument in
-    --no_verify | --no_verify=true) extras=(core data ingest serve) ;;
+    --no_verify | --no_verify=true) extras=(core data ingest serve eval) ;;
     -h | --help | -help) help=yes ;;
   esac
 done

@@ -11,13 +11,13 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 cd "$ALIF_ROOT"
 
-extras=(core data import ingest x_instruction ray serve tools plan verify)
+extras=(core data import ingest x_instruction eval ray serve tools plan verify)
 pytest=(-n 2 --dist loadfile --no-loadscope-reorder) # reordered, long files of few tests come last, one after the other
 for argument in "$@"; do
   case $argument in
     -h | --help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" && exit ;;
     --all) pytest+=(-m '') ;;
-    --no_torch) extras=(core data import ingest x_instruction ray serve tools plan) ;;
+    --no_torch) extras=(core data import ingest x_instruction eval ray serve tools plan) ;;
     *) pytest+=("$argument") ;;
   esac
 done

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from alif_jax import UsageError
-from alif_jax.generate import BUCKET, _decode, generate, keep_top_p, read_prompts
+from alif_jax.generate import BUCKET, Decoding, _go_on, generate, generate_ids, keep_top_p, read_prompts
 from alif_jax.load import Loaded, load_model
 from alif_jax.sharding import MeshConfig, make_mesh
 from tests import tiny
@@ -95,16 +95,17 @@ def test_greedy_on_a_mesh_and_in_small_batches(base: str, loaded: Loaded, greedy
 
 def test_layers_in_one_stack_and_apart(loaded: Loaded, greedy: list[list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
     """On a CPU the layers are taken apart; elsewhere they stay in their stack."""
-    taken: list[bool] = []
+    for instead in ("", "turned"):
+        taken: list[str] = []
 
-    def stacked(*arrays: Any, on_cpu: bool, **settings: Any) -> jax.Array:
-        taken.append(on_cpu)
-        return _decode(*arrays, on_cpu=False, **settings)
+        def other(*arrays: Any, apart: str, **settings: Any) -> Decoding:
+            taken.append(apart)  # noqa: B023
+            return _go_on(*arrays, apart=instead, **settings)  # noqa: B023
 
-    monkeypatch.setattr("alif_jax.generate._decode", stacked)
-    results = generate(loaded, PROMPTS, max_new_tokens=NEW, raw=True)
-    assert taken == [True]
-    assert [result.token_ids for result in results] == greedy
+        monkeypatch.setattr("alif_jax.generate._go_on", other)
+        results = generate(loaded, PROMPTS, max_new_tokens=NEW, raw=True)
+        assert taken == ["plain"]  # a tiny model's weights lie in the cache
+        assert [result.token_ids for result in results] == greedy
 
 
 def test_a_row_ends_at_its_stop_token_and_the_others_go_on(loaded: Loaded, greedy: list[list[int]]) -> None:
@@ -120,11 +121,33 @@ def test_a_row_ends_at_its_stop_token_and_the_others_go_on(loaded: Loaded, greed
 
 def test_decoding_ends_when_every_row_has_stopped(loaded: Loaded, greedy: list[list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
     stops = (greedy[1][0], greedy[3][0], greedy[0][3], greedy[2][0], greedy[4][0])
-    columns: list[list[int]] = []
-    monkeypatch.setattr("alif_jax.generate._finish", lambda prompt, ids, loaded: columns.append(ids))
+    states: list[Decoding] = []
+
+    def watched(*arrays: Any, **settings: Any) -> Decoding:
+        states.append(_go_on(*arrays, **settings))
+        return states[-1]
+
+    monkeypatch.setattr("alif_jax.generate._go_on", watched)
     generate(stopping_at(loaded, *stops), PROMPTS, max_new_tokens=NEW, raw=True)
-    written = np.asarray(columns).any(axis=0)  # what no step has written is 0
+    written = np.asarray(states[0].out_BM)[: len(PROMPTS)].any(axis=0)  # what no step has written is 0
     assert written.tolist() == [True] * 4 + [False] * (NEW - 4)
+
+
+def test_looks_at_what_was_made_and_ends_when_it_is_enough(
+    loaded: Loaded, greedy: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("alif_jax.generate.LOOK", 4)
+    prompts = [ids_of(loaded, prompt) for prompt in PROMPTS]
+    asked: list[int] = []
+
+    def over(ids: list[int]) -> bool:
+        asked.append(len(ids))
+        return len(ids) >= 6
+
+    found = generate_ids(loaded, prompts, max_new_tokens=NEW, over=over)
+    assert [ids for ids, _ in found] == [ids[:8] for ids in greedy]  # 4, then 8
+    assert set(asked) == {4, 8}
+    assert [ids for ids, _ in generate_ids(loaded, prompts, max_new_tokens=NEW, over=lambda ids: False)] == greedy
 
 
 def test_a_stop_token_as_the_last_possible_one(loaded: Loaded, greedy: list[list[int]]) -> None:

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("alif_jax", "data_gen")
 NO_JAX = {"jax", "jaxlib", "flax", "optax", "orbax", "alif_jax"}
 NO_TORCH = {"torch", "tensorflow", "transformers", "peft"}
-SHARED_BY_ENTRY_POINTS = {"__init__.py", "app.py", "children.py", "processes.py"}
+SHARED_BY_ENTRY_POINTS = {"__init__.py", "app.py", "children.py", "columns.py", "evaluation.py", "processes.py"}
 
 
 def modules(root: Path, package: str) -> dict[str, ast.Module]:

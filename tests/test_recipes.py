@@ -17,6 +17,8 @@ from alif_jax.plan import make_plan
 from alif_jax.tokenizer import load_tokenizer
 from alif_jax.topology import parse
 from alif_jax.train import TrainConfig, fit
+from data_gen.evaluation.judge import JudgeConfig
+from data_gen.evaluation.suites import SuiteConfig
 from data_gen.self_instruct import SelfInstructConfig
 from data_gen.x_instruction.config import XInstructionConfig
 from launch.app import check_types, load_recipe
@@ -31,6 +33,8 @@ DATA = ("urdu_instruct.py", "urdu_instruct.py:more", "sindhi_instruct.py")
 X_INSTRUCTION = ("x_instruction.py", "x_instruction.py:tiny", "x_instruction.py:ur", "x_instruction.py:ten")
 AS_GENERATOR = ("x_instruction_forward.py", "x_instruction_evaluator.py")
 RANDOM = tuple(f"x_instruction_tiny.py:{part}" for part in ("generator", "forward", "evaluator", "sft", "generator,quick"))
+SUITES = ("urdu_quick", "urdu_core", "urdu_release", "x_instruction", "alif", "safety")
+EVALUATION = tuple(f"evaluation.py:{suite}" for suite in SUITES)
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ("base", "cpt", "sft", "base,quick", "cpt,quick", "sft,quick", "")
 SIZES = {"rms_norm_eps": 1e-5, "max_position_embeddings": 8192}
@@ -65,18 +69,20 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("recipe", [
-    *TRAINING, *DATA, *X_INSTRUCTION, *AS_GENERATOR, *RANDOM, *(f"tiny.py:{part}" for part in (*TINY, "data", "data,quick"))
+    *TRAINING, *DATA, *X_INSTRUCTION, *AS_GENERATOR, *RANDOM, *EVALUATION, "judge.py",
+    *(f"tiny.py:{part}" for part in (*TINY, "data", "data,quick")),
 ])  # fmt: skip
 def test_recipe_is_well_typed_and_valid(recipe: str) -> None:
     config = load_recipe(f"configs/{recipe}")
-    assert isinstance(config, (TrainConfig, SelfInstructConfig, XInstructionConfig))
+    assert isinstance(config, (TrainConfig, SelfInstructConfig, XInstructionConfig, SuiteConfig, JudgeConfig))
     check_types(config)
-    config.validate()
+    if not isinstance(config, SuiteConfig):
+        config.validate()
 
 
 def test_every_recipe_is_among_those_tried() -> None:
-    named = (*TRAINING, *DATA, *X_INSTRUCTION, *AS_GENERATOR, *RANDOM)
-    tried = {recipe.partition(":")[0] for recipe in named} | {"tiny.py", "prices.py", "ingest.py"}
+    named = (*TRAINING, *DATA, *X_INSTRUCTION, *AS_GENERATOR, *RANDOM, *EVALUATION)
+    tried = {recipe.partition(":")[0] for recipe in named} | {"tiny.py", "prices.py", "ingest.py", "judge.py"}
     assert {path.name for path in (ROOT / "configs").glob("[!_]*.py")} == tried
 
 

@@ -208,7 +208,7 @@ def test_stop_tokens(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
 def large(loaded: Loaded) -> Any:
     """`weights_of` as for a model that no CPU's cache holds: kernels turned, the head for all rows at once."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("alif_jax.serve.weights.CPU_CACHE", 0)
+        patch.setattr("alif_jax.model.CPU_CACHE", 0)
         made = weights_of({"m": loaded})
     return lambda models: made
 
@@ -494,7 +494,7 @@ def test_a_model_that_no_cpu_cache_holds(loaded: Loaded, large: Any, monkeypatch
     answers = [listener.ids() for listener in listeners]
     engine.stop(drain=True)
     assert answers == [told_by_generate(loaded, ids, monkeypatch) for ids in prompts]
-    monkeypatch.setattr("alif_jax.serve.weights.CPU_CACHE", 0)
+    monkeypatch.setattr("alif_jax.model.CPU_CACHE", 0)
     assert len(make(loaded, batch_size=8)._lanes) == 1
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from data_gen import UsageError
+from data_gen.ask import Asker, Model, Question
 from data_gen.endpoint import TeacherConfig
 from data_gen.journal import DONE, FAILED, PLANNED, open_journal, request_key
 from data_gen.limits import BudgetReached, Usage
-from data_gen.x_instruction.ask import Asker, Model, Question
 from tests.toy_models import answer, served
 from tests.x_instruction_material import Show, asking
 

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from data_gen.ask import Asker
 from data_gen.journal import open_journal
 from data_gen.languages import load_pack
-from data_gen.x_instruction.ask import Asker
 
 UR, HI = load_pack("ur"), load_pack("hi")
 TERMS = "https://example.com/terms training other models is allowed"

@@ -13,9 +13,7 @@ from flax import nnx
 from jaxtyping import Array
 
 from alif_jax.load import Loaded
-from alif_jax.model import Llama, Params, Skeleton
-
-CPU_CACHE = 32 * 2**20  # bytes of weights that a CPU's cache will hold
+from alif_jax.model import Llama, Params, Skeleton, in_cpu_cache
 
 
 class Structure(Protocol):
@@ -72,7 +70,7 @@ def _apart(
     loaded: Loaded, structures: dict[Hashable, Structure], taken: dict[tuple[int, int | None, bool], Array]
 ) -> Weights:  # fmt: skip
     """taken: the arrays made so far, by what they were made of: (id of the loaded array, layer, whether turned)."""
-    cached = sum(array.nbytes for array in loaded.params.values()) <= CPU_CACHE
+    cached = in_cpu_cache(loaded.params)
     abstract = nnx.eval_shape(lambda params: loaded.skeleton.model(params).unstacked(turn=not cached), loaded.params)
     turned = {path for path, module in nnx.iter_modules(abstract) if getattr(module, "turned", False)}
     leaves, params = {}, {}

@@ -11,11 +11,11 @@ from collections import Counter
 from collections.abc import Sequence
 
 from data_gen import UsageError
+from data_gen.ask import Asker
 from data_gen.engine import Shows
 from data_gen.journal import open_journal
 from data_gen.review import ID_MARK, as_text, from_cell
 from data_gen.x_instruction import models
-from data_gen.x_instruction.ask import Asker
 from data_gen.x_instruction.config import XInstructionConfig
 from data_gen.x_instruction.stage import Row
 from data_gen.x_instruction.work import Children, Work

@@ -9,13 +9,13 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from data_gen.ask import Question
 from data_gen.contamination import WORDS, contaminated, ngrams_of
 from data_gen.endpoint import OFFLINE
 from data_gen.judging import chrf
 from data_gen.language_id import language_of
 from data_gen.record import Record
 from data_gen.tfrecord import write_shards
-from data_gen.x_instruction.ask import Question
 from data_gen.x_instruction.inputs import seed_rows
 from data_gen.x_instruction.output import record_of, with_language
 from data_gen.x_instruction.seed import translation

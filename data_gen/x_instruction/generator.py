@@ -4,11 +4,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from data_gen.ask import Model, Question
 from data_gen.contamination import WORDS, contaminated, ngrams_of
 from data_gen.languages import Pack
 from data_gen.text import tokens
 from data_gen.x_instruction import models
-from data_gen.x_instruction.ask import Model, Question
 from data_gen.x_instruction.inputs import (
     GATES,
     anchor_rows,

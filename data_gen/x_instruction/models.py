@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from data_gen import UsageError
+from data_gen.ask import Answer, Message, Model, Question
 from data_gen.language_id import load_identifier, wrong_language
 from data_gen.languages import ENGLISH, Pack
 from data_gen.record import Record
 from data_gen.x_instruction import measures, rating
-from data_gen.x_instruction.ask import Answer, Message, Model, Question
 from data_gen.x_instruction.config import GatesConfig
 from data_gen.x_instruction.diversify import embed
 from data_gen.x_instruction.instruction_rules import dangling, is_english

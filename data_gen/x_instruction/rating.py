@@ -13,8 +13,8 @@ from typing import Any
 
 import regex
 
+from data_gen.ask import Message
 from data_gen.languages import Pack
-from data_gen.x_instruction.ask import Message
 from data_gen.x_instruction.stage import Row
 
 LEVELS = ("C", "B", "A")  # by rating: 0, 1, 2

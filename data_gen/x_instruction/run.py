@@ -18,6 +18,7 @@ from time import monotonic
 from typing import Any
 
 from data_gen import UsageError
+from data_gen.ask import Asker
 from data_gen.contamination import load_ngrams
 from data_gen.endpoint import OFFLINE
 from data_gen.engine import Shows
@@ -25,7 +26,6 @@ from data_gen.journal import open_journal
 from data_gen.limits import BudgetReached
 from data_gen.readable import dollars, duration
 from data_gen.x_instruction import compare, diversify, evaluator, generator, output, refine, seed
-from data_gen.x_instruction.ask import Asker
 from data_gen.x_instruction.config import ROLES, SAMPLE, TINY, XInstructionConfig
 from data_gen.x_instruction.inputs import anchor_rows
 from data_gen.x_instruction.report import write_report

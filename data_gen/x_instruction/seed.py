@@ -16,6 +16,7 @@ from typing import Any
 import regex
 
 from data_gen import UsageError, web_text
+from data_gen.ask import Question
 from data_gen.contamination import WORDS, contaminated, ngrams_of
 from data_gen.ingest import run as ingest
 from data_gen.ingest_config import IngestConfig
@@ -25,7 +26,6 @@ from data_gen.languages import ENGLISH, Pack
 from data_gen.readable import percent
 from data_gen.record import record_id
 from data_gen.text import fold_digits, script_share, tokens
-from data_gen.x_instruction.ask import Question
 from data_gen.x_instruction.config import SAMPLE, SeedConfig
 from data_gen.x_instruction.instruction_rules import dangling, is_english
 from data_gen.x_instruction.stage import Row, Stage, file_digest

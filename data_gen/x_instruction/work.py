@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from data_gen import UsageError
+from data_gen.ask import Asker, Model
 from data_gen.endpoint import TeacherConfig
 from data_gen.engine import Shows
 from data_gen.language_id import Identifier, load_labeller
@@ -17,7 +18,6 @@ from data_gen.languages import Pack, load_pack
 from data_gen.record import Message, Record, record_id
 from data_gen.tfrecord import MANIFEST as SHARDS_MANIFEST
 from data_gen.tfrecord import write_shards
-from data_gen.x_instruction.ask import Asker, Model
 from data_gen.x_instruction.config import ROLES, TINY, XInstructionConfig
 from data_gen.x_instruction.stage import Row, Stage, digest_of
 

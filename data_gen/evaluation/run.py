@@ -1,0 +1,372 @@
+"""One model through the tasks of a suite: the harness asks, its samples become documents and scores.
+
+What a task came to is written at once (OUTPUT/models/NAME.parts/), so that an evaluation that was stopped goes on with the next.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import datasets
+import lm_eval
+from lm_eval.api.model import LM
+from lm_eval.api.task import ConfigurableTask, Task
+
+from data_gen import UsageError
+from data_gen.evaluation import scores
+from data_gen.evaluation.find import Found
+from data_gen.evaluation.results import HIGHER, LOWER, NEITHER, Document, ModelResult, Score, write_result
+from data_gen.evaluation.statistics import interval
+from data_gen.evaluation.suites import TaskEntry
+from data_gen.languages import load_pack
+
+CHAT = ", chat"  # after a task's name: its prompts went through the chat template
+BITS = "bits_per_byte"
+NO_VALUE = ("bypass", "byte_perplexity", "word_perplexity")  # of no document; the perplexities follow from bits a byte
+ALL_AT_ONCE = ("bleu", "chrf", "ter")  # of the harness: chrF2, and a BLEU that leaves ۔ on its word; ours stand instead
+SEED = 1234  # of the examples before a question: the harness's own
+CHATS = {"never": (False,), "always": (True,), "both": (False, True)}
+Say = Callable[[str], None]
+
+
+@dataclass(kw_only=True)
+class Part:
+    """What one task came to, with or without the chat template. digest: of all that it depends on."""
+
+    digest: str
+    scores: list[Score] = field(default_factory=list)
+    documents: list[Document] = field(default_factory=list)
+    seconds: float = 0.0
+    truncated: int = 0
+    left_out: str = ""
+
+
+def evaluate_model(
+    load: Callable[[], LM], found: Sequence[Found], *, name: str, kind: str, about: Mapping[str, Any], identity: str, output: str,
+    say: Say, limit: int = 0, price_per_hour: float | None = None, versions: Mapping[str, str] | None = None,
+) -> ModelResult:  # fmt: skip
+    """Asks what was not asked before, and writes the model's result. load: called when something is to be asked.
+
+    identity: what makes the model this one, beside its address: the same is not asked again. limit: of documents a task, over the
+    entry's own. A task that fails on this model (no chat template, an empty choice) is left out with the reason.
+    """
+    began, model = time.strftime("%Y-%m-%d %H:%M"), _Late(load)
+    parts: dict[str, Part] = {}
+    left_out: dict[str, str] = {}
+    for one in found:
+        left_out |= one.left_out
+        for chat in CHATS[one.entry.chat] if one.tasks else ():
+            title = _title(one.entry, chat)
+            parts[title] = _part(model, one, chat, title, Path(output, "models", f"{name}.parts"), identity, limit, say, name)
+            left_out |= {title: parts[title].left_out} if parts[title].left_out else {}
+    seconds = sum(part.seconds for part in parts.values()) + model.seconds
+    result = ModelResult(
+        name=name, kind=kind, about=dict(about), scores=tuple(score for part in parts.values() for score in part.scores),
+        digest=_digest([part.digest for part in parts.values()]), left_out=left_out, versions=dict(versions or {}), began=began,
+        truncated={title: part.truncated for title, part in parts.items() if part.truncated},
+        costs={"seconds": round(seconds, 1)} | ({"dollars": seconds / 3600 * price_per_hour} if price_per_hour else {}),
+    )  # fmt: skip
+    write_result(output, result, [document for part in parts.values() for document in part.documents])
+    return result
+
+
+def scores_of(lm: LM, found: Sequence[Found], limit: int = 0) -> list[Score]:
+    """The rows of a model that is at hand, nothing kept: of a run while it goes on. What it cannot do is left out."""
+    rows: list[Score] = []
+    for one in found:
+        for chat in CHATS[one.entry.chat] if one.tasks else ():
+            try:
+                rows += _asked(lm, one, chat, _title(one.entry, chat), _limit(one.entry, limit))[1]
+            except ValueError as error:
+                if not _is_usage_error(error):
+                    raise
+    return rows
+
+
+class _Late:
+    """A model that is loaded when it is first asked."""
+
+    def __init__(self, load: Callable[[], LM]) -> None:
+        self._load, self._model, self.seconds = load, None, 0.0
+
+    def __call__(self) -> LM:
+        if self._model is None:
+            began = time.monotonic()
+            self._model = self._load()
+            self.seconds = time.monotonic() - began
+        return self._model
+
+
+def _part(model: _Late, found: Found, chat: bool, title: str, place: Path, identity: str, limit: int, say: Say, name: str) -> Part:
+    """As it was found before, or asked now."""
+    entry = found.entry
+    limit = _limit(entry, limit)
+    digest = _digest([dataclasses.asdict(entry), chat, limit, identity, [_task_digest(task) for task in found.tasks.values()]])
+    path = place / f"{hashlib.sha256(title.encode()).hexdigest()[:16]}.json"
+    if (known := _read_part(path)) and known.digest == digest:
+        say(f"{name}: {title}: {len(known.documents):,} documents, asked before")
+        return known
+    part, began = Part(digest=digest), time.monotonic()
+    lm = model()
+    if reason := cannot(lm, found.tasks.values()):
+        part.left_out = reason
+        return part
+    try:
+        part.documents, part.scores = _asked(lm, found, chat, title, limit)
+    except ValueError as error:
+        if not _is_usage_error(error):
+            raise
+        part.left_out = str(error)
+    part.seconds, part.truncated = time.monotonic() - began, getattr(lm, "truncated", 0)
+    if part.left_out:
+        say(f"{name}: {title}: left out: {part.left_out}")
+        return part
+    say(f"{name}: {title}: {len(part.documents):,} documents, {part.seconds:.0f} s")
+    place.mkdir(parents=True, exist_ok=True)
+    new = path.with_suffix(".part")
+    new.write_text(json.dumps(dataclasses.asdict(part), ensure_ascii=False), encoding="utf-8")
+    new.replace(path)
+    return part
+
+
+def _title(entry: TaskEntry, chat: bool) -> str:
+    return entry.task + (CHAT if chat and entry.chat == "both" else "")
+
+
+def _limit(entry: TaskEntry, limit: int) -> int:
+    return min(limit or entry.limit, entry.limit or limit)
+
+
+def _is_usage_error(error: ValueError) -> bool:
+    """This package's, or that of the package that has the model, which is not imported here."""
+    return type(error).__name__ == "UsageError"
+
+
+def _read_part(path: Path) -> Part | None:
+    if not path.exists():
+        return None
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    documents = [
+        Document(**one | {"values": {metric: tuple(pair) for metric, pair in one["values"].items()}}) for one in stored["documents"]
+    ]
+    return Part(**stored | {"documents": documents, "scores": [Score(**score) for score in stored["scores"]]})
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _task_digest(task: Task) -> list[Any]:
+    """Its settings, and the fingerprints of its documents."""
+    settings = {key: value for key, value in task.config.to_dict().items() if key not in ("metadata", "custom_dataset")}
+    splits = task.dataset if isinstance(task.dataset, Mapping) else {}
+    return [settings, {split: getattr(rows, "_fingerprint", len(rows)) for split, rows in splits.items()}]
+
+
+def cannot(lm: LM, tasks: Any) -> str:
+    """Why a backend cannot run these tasks, or "": some only generate (`kinds`: the requests that a backend answers)."""
+    kinds = getattr(lm, "kinds", None)
+    wanted = {"loglikelihood" if task.OUTPUT_TYPE == "multiple_choice" else task.OUTPUT_TYPE for task in tasks}
+    if kinds is None or wanted <= set(kinds):
+        return ""
+    return f"needs {', '.join(sorted(wanted - set(kinds)))}, which this address does not give; it answers prompts only"
+
+
+# --- asking -------------------------------------------------------------------------------------------------------------
+
+
+def _asked(lm: LM, found: Found, chat: bool, title: str, limit: int) -> tuple[list[Document], list[Score]]:
+    entry = found.entry
+    if hasattr(lm, "language"):
+        lm.language = load_pack(entry.language.partition("-")[0]).name if entry.language != "en" else "English"
+    lm.truncated = 0  # type: ignore[attr-defined]  # counted by backends that can
+    for task in found.tasks.values():
+        check_choices(task, limit)
+        task.set_fewshot_seed(SEED)
+    result = lm_eval.evaluate(
+        lm, {"tasks": found.tasks, "groups": {}, "group_map": {}}, limit=limit or None, bootstrap_iters=0, log_samples=True,
+        apply_chat_template=chat, fewshot_as_multiturn=chat,
+    )  # fmt: skip
+    if result is None:  # a process of several that is not the first
+        return [], []
+    documents: list[Document] = []
+    whole: list[Score] = []
+    better: dict[str, int] = {}
+    for task_name, samples in result["samples"].items():
+        task = found.tasks[task_name]
+        direction = {metric: HIGHER if up else LOWER for metric, up in task.higher_is_better().items()}
+        documents += _documents(task, samples, title, entry, lm, len(documents), direction, better)
+        if len(found.tasks) == 1:
+            whole += list(_of_all(result["results"][task_name], samples, title, direction))
+    rows = [*_means(documents, title, better), *whole]
+    if answered := [document for document in documents if document.ended is not None or entry.scores]:
+        names = [name for name in entry.scores if name in scores.CORPUS_SCORES]
+        texts, targets = [one.answer for one in answered], [one.target for one in answered]
+        if names and all(targets):
+            rows += scores.corpus_scores(names, texts, targets, language=entry.language, task=title)
+    shown = [row for row in rows if not entry.main or row.metric in entry.main or row.metric in scores.METRICS]
+    return documents, [_labelled(row, entry) for row in shown]
+
+
+def check_choices(task: Task, limit: int) -> None:
+    """Raises UsageError for a document with an empty choice: it has no likelihood, and the empty sum would always win."""
+    if task.OUTPUT_TYPE != "multiple_choice":
+        return
+    for number, document in task.doc_iterator(limit=limit or None):
+        choices = task.doc_to_choice(document)
+        if any(not str(choice) for choice in choices):
+            raise UsageError(
+                f"{task.config.task}, document {number}: an empty choice among {choices!r}; expected text in each. Mend the "
+                "document, or leave it out"
+            )
+
+
+def _documents(
+    task: ConfigurableTask, samples: Sequence[Mapping[str, Any]], title: str, entry: TaskEntry, lm: LM, first: int,
+    direction: Mapping[str, int], better: dict[str, int],
+) -> Iterator[Document]:  # fmt: skip
+    """The samples of one task: a document has one for each of the task's filters. Fills `better`."""
+    by_document: dict[int, list[Mapping[str, Any]]] = {}
+    for sample in samples:
+        by_document.setdefault(sample["doc_id"], []).append(sample)
+    for number, some in enumerate(by_document.values()):
+        sample, values = some[0], dict[str, tuple[float, float]]()
+        for one in some:
+            for metric in one["metrics"]:
+                if (value := _value(metric, one[metric])) is not None:
+                    name = _metric_name(metric, one["filter"])
+                    values[name], better[name] = value, LOWER if metric == BITS else direction.get(metric, NEITHER)
+        generated = task.OUTPUT_TYPE == "generate_until"
+        answer, document = _answer(task, sample), sample["doc"]
+        target = str(sample["target"]) if task.OUTPUT_TYPE != "multiple_choice" else _choice(task, document, sample["target"])
+        category = next((str(document[key]) for key in ("category", "kind", "phenomenon", "subject") if document.get(key)), "")
+        prompt = sample["arguments"][0][0]
+        ended = getattr(lm, "ended", {}).get(prompt) if generated else None
+        if generated and entry.scores:
+            wanted = [name for name in entry.scores if target or name not in ("exact", "number")]
+            own = scores.score_answer(
+                wanted, answer, target, language=document.get("language") or entry.language, ended=ended, category=category
+            )
+            values |= own
+            better |= {metric: scores.METRICS[metric].better for metric in own}
+        yield Document(
+            task=title, id=first + number, prompt=prompt, answer=answer, target=target, values=values, ended=ended,
+            category=category, asked=_plain(task, document) if generated else "",
+        )  # fmt: skip
+
+
+def _metric_name(metric: str, filter_name: str) -> str:
+    return metric if filter_name == "none" else f"{metric} ({filter_name})"
+
+
+def _value(metric: str, value: Any) -> tuple[float, float] | None:
+    """(numerator, denominator) of a harness metric of one document; None for what is made of all documents at once."""
+    if metric in NO_VALUE:
+        return None
+    if metric == BITS and isinstance(value, (tuple, list)):
+        return -float(value[0]) / math.log(2), float(value[1])
+    return (float(value), 1.0) if isinstance(value, (int, float)) or hasattr(value, "item") else None
+
+
+def _answer(task: ConfigurableTask, sample: Mapping[str, Any]) -> str:
+    """What was generated, or the likeliest choice."""
+    if task.OUTPUT_TYPE == "generate_until":
+        return str(sample["resps"][0][0])
+    if task.OUTPUT_TYPE != "multiple_choice":
+        return ""
+    choices = [str(choice) for choice in task.doc_to_choice(sample["doc"])]
+    logps = [float(response[0]) for response in sample["filtered_resps"][: len(choices)]]
+    return choices[max(range(len(choices)), key=logps.__getitem__)]
+
+
+def _choice(task: ConfigurableTask, document: Mapping[str, Any], target: Any) -> str:
+    choices = [str(choice) for choice in task.doc_to_choice(document)]
+    return choices[target] if isinstance(target, int) and 0 <= target < len(choices) else str(target)
+
+
+def _plain(task: ConfigurableTask, document: Mapping[str, Any]) -> str:
+    """The prompt by itself, without template, examples and description."""
+    asked = task.doc_to_text(document)
+    return asked if isinstance(asked, str) else ""
+
+
+# --- rows ---------------------------------------------------------------------------------------------------------------
+
+
+def _means(documents: Sequence[Document], title: str, better: Mapping[str, int]) -> Iterator[Score]:
+    for metric, direction in better.items():
+        values = [document.values[metric] for document in documents if metric in document.values]
+        value, low, high = interval(values)
+        yield Score(task=title, metric=metric, value=value, low=low, high=high, documents=len(values), better=direction)
+
+
+def _of_all(
+    results: Mapping[str, Any], samples: Sequence[Mapping[str, Any]], title: str, direction: Mapping[str, int]
+) -> Iterator[Score]:
+    """Metrics of the harness that no document has by itself (F1, Matthews); by its own standard error where it gives one."""
+    for sample in {one["filter"]: one for one in samples}.values():
+        for metric in sample["metrics"]:
+            if metric in (*NO_VALUE, *ALL_AT_ONCE) or _value(metric, sample[metric]) is not None:
+                continue
+            value, error = results.get(f"{metric},{sample['filter']}"), results.get(f"{metric}_stderr,{sample['filter']}")
+            if isinstance(value, (int, float)):
+                wide = 1.96 * float(error) if isinstance(error, (int, float)) else 0.0
+                name = _metric_name(metric, sample["filter"])
+                yield Score(
+                    task=title, metric=name, value=float(value), low=value - wide, high=value + wide, documents=len(samples),
+                    better=direction.get(metric, NEITHER), corpus=True,
+                )  # fmt: skip
+
+
+def _labelled(score: Score, entry: TaskEntry) -> Score:
+    note = entry.note or score.note
+    return dataclasses.replace(score, group=entry.group or score.group, note=note, language=entry.language)
+
+
+# --- held-out records ---------------------------------------------------------------------------------------------------
+
+
+def heldout_tasks(rows: Sequence[Mapping[str, str]], language: str = "ur") -> list[Found]:
+    """Bits a byte of held-out records: of whole texts, and of first answers to their questions through the chat template.
+
+    rows: {"text"} or {"prompt", "answer"}. The same bytes for every model, whatever its tokenizer.
+    """
+    texts = [{"text": row["text"]} for row in rows if "text" in row]
+    pairs = [{"prompt": row["prompt"], "answer": row["answer"]} for row in rows if "text" not in row]
+    found = []
+    if texts:
+        task = _own_task("heldout_text", texts, output_type="loglikelihood_rolling", doc_to_text="", doc_to_target="{{text}}",
+                         metric_list=[{"metric": BITS, "aggregation": BITS, "higher_is_better": False}])  # fmt: skip
+        found.append(_own_found(task, "never", "held-out documents of the training data", language))
+    if pairs:
+        task = _own_task("heldout_answers", pairs, output_type="loglikelihood", doc_to_text="{{prompt}}",
+                         doc_to_target="{{answer}}", target_delimiter="", process_results=_bits_of_answer,
+                         metric_list=[{"metric": BITS, "aggregation": BITS, "higher_is_better": False}])  # fmt: skip
+        found.append(_own_found(task, "always", "answers to held-out questions of the training data", language))
+    return found
+
+
+def _own_task(name: str, rows: list[dict[str, str]], **config: Any) -> ConfigurableTask:
+    splits = {"test": datasets.Dataset.from_list(rows)}
+    fields = {"task": name, "test_split": "test", "num_fewshot": 0, "custom_dataset": partial(_given, splits), **config}
+    return ConfigurableTask(config=fields)
+
+
+def _given(splits: dict[str, datasets.Dataset], **_: Any) -> dict[str, datasets.Dataset]:
+    return splits
+
+
+def _bits_of_answer(document: Mapping[str, str], results: Sequence[tuple[float, bool]]) -> dict[str, tuple[float, int]]:
+    return {BITS: (results[0][0], len(document["answer"].encode()))}
+
+
+def _own_found(task: ConfigurableTask, chat: Any, note: str, language: str) -> Found:
+    name = str(task.config.task)
+    return Found(TaskEntry(task=name, chat=chat, group="Held out", note=note, language=language), {name: task}, {})
