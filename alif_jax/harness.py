@@ -73,7 +73,7 @@ class JaxLM(TemplateLM):
         self._row_tokens = row_tokens or (FEW_TOKENS if on_cpu else ROW_TOKENS)
         self._generation_rows = generation_rows or (FEW_ROWS if on_cpu and in_cpu_cache(loaded.params) else GENERATION_ROWS)
         self._prefix = loaded.tokenizer.core.decode([self.prefix_token_id], skip_special_tokens=False)
-        self.truncated, self.no_system = 0, 0
+        self.truncated, self.no_system, self._silent = 0, 0, False
         self.ended: dict[str, bool] = {}
 
     # --- tokens -----------------------------------------------------------------------------------------------------------
@@ -140,7 +140,8 @@ class JaxLM(TemplateLM):
                     f"task {request.task_name}, document {request.doc_id}: an empty continuation after {request.args[0][-60:]!r}; "
                     "look at the document's answers and at the task's doc_to_choice or doc_to_target"
                 )
-        return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
+        self._silent = disable_tqdm
+        return super().loglikelihood(requests, disable_tqdm=True)  # its own bar is of the tokenizer, which takes no time
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         """As in the harness; where the last token spans both and leaves the continuation none, both are encoded apart."""
@@ -155,7 +156,7 @@ class JaxLM(TemplateLM):
             self.truncated += len(ids) < len(context) + len(continuation)
             shared[tuple(ids[:-1])].append((number, min(len(continuation), len(ids) - 1), ids[-1]))
         found: list[Scored] = [(0.0, True)] * len(requests)
-        with tqdm(total=len(requests), desc="log-likelihoods", disable=kwargs.get("disable_tqdm", False)) as bar:
+        with self._bar(len(requests), "log-likelihoods") as bar:
             for batch in self._batches([_row(tokens, asked) for tokens, asked in shared.items()]):
                 logp_BN, greedy_BN = self._score(batch)
                 for row, logp_N, greedy_N in zip(batch, logp_BN, greedy_BN, strict=False):  # padded with empty rows
@@ -163,6 +164,10 @@ class JaxLM(TemplateLM):
                         found[number] = float(logp_N[own].sum()), bool(greedy_N[own].all())
                 bar.update(sum(len(row.requests) for row in batch))
         return found
+
+    def _bar(self, total: int, what: str) -> Any:
+        """On a terminal only."""
+        return tqdm(total=total, desc=what, leave=False, disable=self._silent or None)
 
     def _batches(self, rows: list[Row]) -> Iterator[list[Row]]:
         """The longest first, as many of like length as make `row_tokens`."""
@@ -207,7 +212,8 @@ class JaxLM(TemplateLM):
             for context, continuation in map(make_disjoint_window, parts):
                 windows.append((None, context, continuation))
                 owners.append(number)
-        found = self._loglikelihood_tokens(windows, disable_tqdm=disable_tqdm)
+        self._silent = disable_tqdm
+        found = self._loglikelihood_tokens(windows)
         sums = np.zeros(len(requests))
         np.add.at(sums, owners, [logp for logp, _ in found])
         return [float(one) for one in sums]
@@ -219,8 +225,8 @@ class JaxLM(TemplateLM):
         groups: dict[str, list[int]] = defaultdict(list)
         for number, request in enumerate(requests):
             groups[repr(sorted(request.args[1].items(), key=str))].append(number)
-        found = [""] * len(requests)
-        with tqdm(total=len(requests), desc="answers", disable=disable_tqdm) as bar:
+        found, self._silent = [""] * len(requests), disable_tqdm
+        with self._bar(len(requests), "answers") as bar:
             for numbers in groups.values():
                 wanted = dict(normalize_gen_kwargs(requests[numbers[0]].args[1], MAX_GEN_TOKS))
                 texts = self._generate([requests[number].args[0] for number in numbers], wanted, bar)

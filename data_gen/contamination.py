@@ -76,7 +76,7 @@ def _own_texts(file: str) -> list[str]:
     rows, found = 0, Counter[str]()
     for row in _rows(file):
         rows += 1
-        found.update({" ".join(tokens(text)) for text in _strings(row)})
+        found.update({" ".join(tokens(text)) for text in strings(row)})
     return [text for text, count in found.items() if count <= MANY_ROWS and (count < 3 or count < MOST_ROWS * rows)]
 
 
@@ -113,13 +113,13 @@ def _json(path: str) -> Any:
         raise UsageError(f"evaluation file {path} cannot be read: {error}") from error
 
 
-def _strings(value: Any) -> Iterator[str]:
-    """_strings({"a": "x", "b": [{"c": "y"}, 1]}) gives "x" and "y"."""
+def strings(value: Any) -> Iterator[str]:
+    """However deep: strings({"a": "x", "b": [{"c": "y"}, 1]}) gives "x" and "y"."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
         for inner in value.values():
-            yield from _strings(inner)
-    elif isinstance(value, list):
+            yield from strings(inner)
+    elif isinstance(value, list | tuple):
         for inner in value:
-            yield from _strings(inner)
+            yield from strings(inner)

@@ -10,6 +10,7 @@ string "a,b", cannot set an Optional to none, and lets a recipe set a wrong type
 
 import dataclasses
 import difflib
+import os
 import runpy
 import signal
 import sys
@@ -68,6 +69,15 @@ def run(main: Callable[[list[str]], None]) -> None:
     except _usage_errors() as error:
         print("error:", " ".join(str(error).split()).removeprefix("flag "), file=sys.stderr)
         sys.exit(2)
+
+
+def calm_bars() -> None:
+    """Progress bars of libraries are shown on a terminal only, and are gone when they are full. To be called before these are
+    imported: tqdm reads its settings then.
+    """
+    os.environ.setdefault("TQDM_LEAVE", "")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")
 
 
 def stop_as_interrupt() -> list[int]:

@@ -37,12 +37,10 @@ class Loading:
     output: str
     dtype: str = "float32"
     template: str = ""
-    fallback: str = ""
     step: str = "latest"
     max_length: int = 0
-    row_tokens: int = 0
-    generation_rows: int = 0
     max_cost: float | None = None
+    fallback: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +110,7 @@ def _of_run(path: str, loading: Loading) -> Iterator[Column]:
         base = _jax(file_name(Path(run.base_name).name), run.base, stage)
         yield dataclasses.replace(base, about=base.about | {"path": run.base_name, "revision": run.revision})
     step = which_step(path, loading.step) or latest_step(path)
-    about = {"path": path, "step": step, "template": template, "dtype": loading.dtype, "base": run.base_name}
+    about = {"path": path, "step": step, "template": template, "dtype": loading.dtype, "base": run.base_name} | _length(loading)
     yield Column(
         name=file_name(Path(path).name), kind="run", about=about, identity=json.dumps([about, config], sort_keys=True),
         load=partial(_load_jax, path, loading), train=tuple(config["data"]["path"]),
@@ -121,9 +119,13 @@ def _of_run(path: str, loading: Loading) -> Iterator[Column]:
 
 
 def _jax(name: str, path: str, loading: Loading) -> Column:
-    about = {"path": path, "template": loading.template or loading.fallback, "dtype": loading.dtype}
+    about = {"path": path, "template": loading.template or loading.fallback, "dtype": loading.dtype} | _length(loading)
     identity = json.dumps([about, _fingerprint(path)])
     return Column(name=name, kind="jax", about=about, identity=identity, load=partial(_load_jax, path, loading))
+
+
+def _length(loading: Loading) -> dict[str, Any]:
+    return {"max_length": loading.max_length} if loading.max_length else {}
 
 
 def _fingerprint(path: str) -> list[Any]:
@@ -139,7 +141,7 @@ def _load_jax(path: str, loading: Loading, _: ExitStack) -> Any:
     loaded = load_model(path, make_mesh(MeshConfig()), dtype=dtype, param_dtype=dtype, step=step)
     if template := _template(loading, loaded.tokenizer.template):
         loaded = dataclasses.replace(loaded, tokenizer=load_tokenizer(loaded.tokenizer.directory, template))
-    return JaxLM(loaded, max_length=loading.max_length, row_tokens=loading.row_tokens, generation_rows=loading.generation_rows)
+    return JaxLM(loaded, max_length=loading.max_length)
 
 
 def _template(loading: Loading, own: str | None) -> str:
@@ -153,7 +155,7 @@ def _hf(name: str, path: str, loading: Loading) -> Column:
     def load(_: ExitStack) -> Any:
         from data_gen.evaluation.backends import set_template, transformers_lm
 
-        model = transformers_lm(path, dtype=loading.dtype, batch_size=loading.generation_rows or HF_ROWS)
+        model = transformers_lm(path, dtype=loading.dtype, batch_size=HF_ROWS)
         if template := _template(loading, model.tokenizer.chat_template):
             tokenizer = load_tokenizer(resolve_model(path), template)
             set_template(model, tokenizer.template or "", tokenizer.stop_ids)

@@ -36,6 +36,7 @@ JSON = flags.DEFINE_bool("json", False, "one JSON object instead of a table")
 
 
 def main(argv: list[str]) -> None:
+    app.calm_bars()
     from launch import columns, evaluation
 
     if not SUITE.value and not TASKS.value:
@@ -46,9 +47,7 @@ def main(argv: list[str]) -> None:
         return
     suite = evaluation.suite_of(SUITE.value, TASKS.value, CHAT.value, NUM_FEWSHOT.value)
     output = OUTPUT.value or evaluation.default_output(MODEL.value, suite.name)
-    loading = columns.Loading(
-        output, dtype=DTYPE.value, template=TEMPLATE.value, step=STEP.value, max_length=MAX_LENGTH.value, max_cost=MAX_COST.value
-    )
+    loading = columns.Loading(output, DTYPE.value, TEMPLATE.value, STEP.value, MAX_LENGTH.value, MAX_COST.value)
     results = evaluation.evaluate(
         columns.columns(MODEL.value, COMPARE.value, loading), suite, output, command=shlex.join(["python", *sys.argv]),
         data=[DATA.value] if DATA.value else [], data_dir=DATA_DIR.value, limit=LIMIT.value, price_per_hour=PRICE.value,

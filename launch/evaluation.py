@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,12 @@ def default_output(model: str, suite: str) -> str:
     return str(Path(model, "evaluation", suite))
 
 
+def check_installed() -> None:
+    """Raises UsageError where the harness, an extra of setup.py, is missing."""
+    if find_spec("lm_eval") is None:
+        raise UsageError("suites and tasks need lm-evaluation-harness, which is not installed; pip install -e '.[data,eval]'")
+
+
 def load_suite(name: str) -> SuiteConfig:
     """By its name in configs/evaluation.py."""
     found = load_recipe(f"{SUITES}:{name}")
@@ -52,6 +59,7 @@ def load_suite(name: str) -> SuiteConfig:
 
 def suite_of(name: str, tasks: Sequence[str], chat: Any, num_fewshot: int | None) -> SuiteConfig:
     """A suite, or tasks of the harness by their names. Raises UsageError for both or neither."""
+    check_installed()
     if bool(name) == bool(tasks):
         raise UsageError("give --suite=NAME or --tasks=A,B")
     entries = tuple(TaskEntry(task=task, chat=chat, num_fewshot=num_fewshot) for task in tasks)
@@ -82,6 +90,8 @@ def evaluate(
                 partial(column.load, open_ones), found, name=column.name, kind=column.kind, about=column.about,
                 identity=column.identity, output=output, say=say, limit=limit, price_per_hour=price_per_hour, versions=versions(),
             ))  # fmt: skip
+    if not any(result.scores for result in results):
+        raise UsageError(f"nothing could be asked: {next(iter(results[-1].left_out.values()), 'the suite has no task')}")
     shards = list(dict.fromkeys(path for one in models for path in one.train))
     there = [path for path in shards if files.exists(files.join(path, "manifest.json"))]
     leaks = find_leaks(there, texts, training_texts(there))
@@ -146,6 +156,7 @@ def say(line: str) -> None:
 
 def watch(name: str, limit: int) -> Callable[[Loaded], dict[str, float]]:
     """For a run that goes on: a suite's metrics of the model as it is, {"urdu_quick/urdu_text/bits_per_byte": 1.2, …}."""
+    check_installed()
     from alif_jax.harness import JaxLM
     from data_gen.evaluation.find import find_tasks
     from data_gen.evaluation.run import scores_of

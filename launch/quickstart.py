@@ -255,6 +255,7 @@ def screen(report: dict[str, Any], root: Path) -> str:
         lines.append(f"FAILED      {', '.join(report['missed'])}; the bars: {BARS}")
     else:
         lines.append(f"next        python launch/generate.py --model={root}/run --prompt='...'")
+        lines.append(f"            python launch/evaluate.py --model={root}/run --suite=urdu_quick")
     return "\n".join([*lines, "=" * 100])
 
 

@@ -192,6 +192,19 @@ def test_a_suite_without_what_asks_it(place: Path, tmp_path: Path) -> None:
         fit(config, str(tmp_path))
 
 
+def test_without_the_harness(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "find_spec", lambda name: None)
+    for asking in (lambda: evaluation.watch("urdu_quick", 0), lambda: evaluation.suite_of("urdu_quick", [], "never", None)):
+        with pytest.raises(UsageError, match=r"pip install -e '.\[data,eval\]'"):
+            asking()
+
+
+def test_nothing_that_could_be_asked(place: Path, tmp_path: Path) -> None:
+    suite = SuiteConfig(name="chat", tasks=(TaskEntry(task="urdu_prompts", chat="always", limit=2),))
+    with pytest.raises(UsageError, match="nothing could be asked: .*a chat template is asked for and the tokenizer has none"):
+        evaluation.evaluate(columns(str(place / "base"), [], Loading(str(tmp_path))), suite, str(tmp_path), command="x")
+
+
 def test_suite_and_tasks() -> None:
     assert evaluation.suite_of("", ["a", "b"], "both", 5).tasks[1] == TaskEntry(task="b", chat="both", num_fewshot=5)
     assert evaluation.suite_of("safety", [], "never", None).name == "safety"

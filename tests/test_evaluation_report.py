@@ -173,6 +173,25 @@ def test_scores_of_all_answers_together(tmp_path: Path) -> None:
     assert cells(markdown, "translate")[3].startswith(f"{other:.1f} ")
 
 
+def test_a_bleu_below_one_is_no_share(tmp_path: Path) -> None:
+    made = corpus_scores(["bleu"], ["پل بند"] * 8, ["سیلاب کے بعد پل دو دن بند رہا"] * 8, language="ur", task="translate")
+    low = [Score(**vars(score) | {"value": 0.7, "low": 0.6, "high": 0.8}) for score in made]
+    html, _ = report(tmp_path, result("base", written("translate", ["پل بند"] * 8), more=low))
+    assert [row[1].split(" <")[0] for row in table(html)] == ["0.7", "0.7"]
+
+
+def test_one_document_has_no_interval(tmp_path: Path) -> None:
+    html, markdown = report(tmp_path, result("base", choices("task", [1])))
+    assert table(html)[0][1] == "100.0%" == cells(markdown, "task")[2]
+
+
+def test_chance_is_told_of_as_many_tests_as_there_are(tmp_path: Path) -> None:
+    few = [result(name, choices("task", [1, 0] * 5)) for name in ("base", "tuned")]
+    many = [result(name, [one for place in range(41) for one in choices(f"t{place}", [1, 0] * 5)]) for name in ("base", "tuned")]
+    assert "about one test in 20 still seems to by chance." in report(tmp_path / "few", *few)[1]
+    assert "by chance: of 41 about 2." in report(tmp_path / "many", *many)[1]
+
+
 def test_figures_counted_in_unlike_ways_are_not_compared(tmp_path: Path) -> None:
     score: dict[str, Any] = {
         "task": "translate",
@@ -363,6 +382,9 @@ def test_how_it_was_run(tmp_path: Path) -> None:
     assert "````\npython launch/evaluate.py --x='```'\n````" in run
     assert "<code>python launch/evaluate.py --x=&#x27;```&#x27;</code>" in html
     assert "✗ base: the beginning of 3 requests was cut" in html.split("<h2>")[0]
+    assert "No request was cut." in report(tmp_path / "none", result("base", documents))[1]
+    _, markdown = report(tmp_path / "url", result("base", documents), result("far", documents, kind="url"))
+    assert "No request of base was cut." in markdown and "Whether a server cut a request, it does not say." in markdown
 
 
 # --- both files

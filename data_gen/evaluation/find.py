@@ -108,7 +108,7 @@ def find_tasks(entries: Sequence[TaskEntry], *, data_dir: str = "") -> list[Foun
         local_data.check_directory(data_dir)
     wanted = [[*_tasks_of(entry, manager.task_index)] for entry in entries]
     reader = _Reader(data_dir)
-    with _quiet():
+    with quiet():
         rows = [[(task, reader.rows_of(task)) for task in tasks] for tasks in wanted]
         if missing := [task.want(got.reason) for group in rows for task, got in group if got.reason and not task.entry.optional]:
             raise UsageError(local_data.tell_missing(missing, sum(map(len, rows)), data_dir))
@@ -121,7 +121,7 @@ def find_tasks(entries: Sequence[TaskEntry], *, data_dir: str = "") -> list[Foun
 @lru_cache(maxsize=2)
 def _manager(defaults: bool) -> TaskManager:
     """The harness's own tasks are 14,683 files, and reading them takes ten seconds."""
-    with _quiet():
+    with quiet():
         return TaskManager(include_path=str(OWN), include_defaults=defaults)
 
 
@@ -333,7 +333,7 @@ def _check_answers(made: Any) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """The harness warns of each task that its rows come from a function, and `datasets` shows a bar for each filter."""
     logger, bars = logging.getLogger("lm_eval"), not datasets.utils.are_progress_bars_disabled()
     level = logger.level

@@ -7,7 +7,7 @@ Of the tests only hashes are kept, 16 bytes a run; the records are read once, on
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data_gen import UsageError
-from data_gen.contamination import MANY_ROWS, MOST_ROWS, SHORTEST, WORDS
+from data_gen.contamination import MANY_ROWS, MOST_ROWS, SHORTEST, WORDS, strings
 from data_gen.dedup import run_hashes
 from data_gen.languages import load_pack, packs
 from data_gen.text import script_share, tokens
@@ -34,22 +34,11 @@ def build_texts(found: Sequence["Found"]) -> dict[str, list[list[str]]]:
     texts = dict[str, list[list[str]]]()
     for one in found:
         for name, task in one.tasks.items():
-            documents = [[*_strings(document)] for document in islice(task.eval_docs, one.entry.limit or None)]
+            asked = islice(task.eval_docs, one.entry.limit or None)
+            documents = [[text for text in strings(document) if len(tokens(text)) >= SHORTEST] for document in asked]
             if len(documents) > len(texts.get(name, ())):  # the same task may be asked in two ways
                 texts[name] = _own(documents)
     return texts
-
-
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        if len(tokens(value)) >= SHORTEST:
-            yield value
-    elif isinstance(value, Mapping):
-        for inner in value.values():
-            yield from _strings(inner)
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from _strings(inner)
 
 
 def _own(documents: list[list[str]]) -> list[list[str]]:
@@ -144,7 +133,7 @@ def _told(tests: Mapping[str, Mapping[str, Any]], records: int, words: int) -> s
     if not records:
         return "No training records were given, so nothing was compared."
     of = f"{sum(one['documents'] for one in tests.values()):,} documents of {len(tests):,} tests"
-    where = f"a run of {words} words in common with one of {records:,} training records"
+    where = f"a run of {words} words, or the whole of a shorter text, in common with one of {records:,} training records"
     found = [f"{task} {one['found']:,} of {one['documents']:,}" for task, one in tests.items() if one["found"]]
     short = sum(one["too_short"] for one in tests.values())
     many = sum(one["found"] for one in tests.values())

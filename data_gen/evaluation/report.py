@@ -163,7 +163,7 @@ def _section(section: Section) -> Iterator[str]:
 
 def _sample(sample: Sample) -> str:
     pack, about = pack_of(sample.language), " · ".join(filter(None, (sample.task, str(sample.id), sample.category)))
-    parts = [f"### {_plain(about)}", _quoted(clipped(sample.asked, 500, 300), pack)]
+    parts = [f"### {_plain(about)}", _quoted(sample.question, pack)]
     parts += ["Expected:", _quoted(clipped(sample.target), pack)] if sample.target.strip() else []
     for model, document in sample.answers.items():
         said = ", ".join(_flagged(mark) for mark in marks(document))

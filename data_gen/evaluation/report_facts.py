@@ -79,6 +79,11 @@ class Sample:
     target: str
     answers: Mapping[str, Document]
 
+    @property
+    def question(self) -> str:
+        """Both ends of what was asked: below a long passage stands the question."""
+        return clipped(self.asked, 500, 300)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
@@ -148,8 +153,8 @@ def signed(value: float, form: Form) -> str:
 
 
 def interval(score: Score, form: Form) -> str:
-    """Of a score; "" where there is none, as of a single document."""
-    if not math.isfinite(score.low + score.high):
+    """Of a score; "" where there is none, and of a single document, which says nothing of others."""
+    if score.documents < 2 or not math.isfinite(score.low + score.high):
         return ""
     return f"{figure(score.low, form)} to {figure(score.high, form)}".replace("%", "")
 
@@ -210,8 +215,8 @@ def method(facts: Facts) -> str:
     return (
         f"{SIGNS[WORSE]} worse and {SIGNS[BETTER]} better: the 95 % interval of the difference from {facts.base} (paired bootstrap "
         f"over the documents that both were asked) lies on one side of 0. {SIGNS[UNCLEAR]} unclear: 0 lies in it. A test is a row "
-        "of the table, and rows of one task are akin. Where nothing differs, about one test in 20 still seems to by chance: of "
-        f"{tests} about {max(1, round(tests / 20))}."
+        "of the table, and rows of one task are akin. Where nothing differs, about one test in 20 still seems to by chance"
+        + (f": of {tests} about {round(tests / 20)}." if tests >= 20 else ".")
     )
 
 

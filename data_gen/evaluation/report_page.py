@@ -241,7 +241,7 @@ def _samples(facts: Facts) -> str:
 
 
 def _sample(sample: Sample, pack: Pack) -> str:
-    asked = _turn("user", "asked", clipped(sample.asked, 500, 300), pack)
+    asked = _turn("user", "asked", sample.question, pack)
     expected = _turn("system", "expected", clipped(sample.target), pack) if sample.target.strip() else ""
     answers = "".join(_answer(name, document, pack) for name, document in sample.answers.items())
     about = f"<span>document {sample.id}</span>" + (f"<span>{_name(sample.category, pack)}</span>" if sample.category else "")

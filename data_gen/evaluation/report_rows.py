@@ -150,9 +150,9 @@ def _why(model: ModelResult, task: str) -> str:
 
 
 def _form(scores: Iterable[Score]) -> Form:
-    """How a metric is printed. What lies between 0 and 1 is a share, unless its name says that it is none."""
+    """How a metric is printed. What lies between 0 and 1 is a share, unless its name says that it is none; a BLEU is never one."""
     found = list(scores)
-    if found[0].corpus and any(abs(score.value) > 1 for score in found):
+    if found[0].metric in _OF_ALL or (found[0].corpus and any(abs(score.value) > 1 for score in found)):
         return "corpus"
     inside = all(0 <= score.value <= 1 or math.isnan(score.value) for score in found)
     return "share" if inside and not _NO_SHARE.match(found[0].metric) else "plain"

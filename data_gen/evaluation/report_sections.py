@@ -166,7 +166,10 @@ def running_section(facts: Facts, command: str) -> Section:
         for model in models
         if any(model.truncated.values())
     ]
-    said += [] if any(any(model.truncated.values()) for model in models) else ["No request was cut."]
+    known = [model.name for model in models if model.kind != "url"]
+    if known and not any(any(model.truncated.values()) for model in models):
+        said.append("No request was cut." if len(known) == len(models) else f"No request of {', '.join(known)} was cut.")
+    said += ["Whether a server cut a request, it does not say."] if len(known) < len(models) else []
     said += [] if left else ["No task was left out."]
     grids = [
         Grid(title="Cost and time", head=names, rows=tuple(run)),

@@ -21,7 +21,7 @@ from lm_eval.api.task import ConfigurableTask, Task
 
 from data_gen import UsageError
 from data_gen.evaluation import scores
-from data_gen.evaluation.find import Found
+from data_gen.evaluation.find import Found, quiet
 from data_gen.evaluation.results import HIGHER, LOWER, NEITHER, Document, ModelResult, Score, write_result
 from data_gen.evaluation.statistics import interval
 from data_gen.evaluation.suites import TaskEntry
@@ -190,10 +190,11 @@ def _asked(lm: LM, found: Found, chat: bool, title: str, limit: int) -> tuple[li
     for task in found.tasks.values():
         check_choices(task, limit)
         task.set_fewshot_seed(SEED)
-    result = lm_eval.evaluate(
-        lm, {"tasks": found.tasks, "groups": {}, "group_map": {}}, limit=limit or None, bootstrap_iters=0, log_samples=True,
-        apply_chat_template=chat, fewshot_as_multiturn=chat,
-    )  # fmt: skip
+    with quiet():
+        result = lm_eval.evaluate(
+            lm, {"tasks": found.tasks, "groups": {}, "group_map": {}}, limit=limit or None, bootstrap_iters=0, log_samples=True,
+            apply_chat_template=chat, fewshot_as_multiturn=chat,
+        )  # fmt: skip
     if result is None:  # a process of several that is not the first
         return [], []
     documents: list[Document] = []
@@ -356,7 +357,8 @@ def heldout_tasks(rows: Sequence[Mapping[str, str]], language: str = "ur") -> li
 def _own_task(name: str, rows: list[dict[str, str]], **config: Any) -> ConfigurableTask:
     splits = {"test": datasets.Dataset.from_list(rows)}
     fields = {"task": name, "test_split": "test", "num_fewshot": 0, "custom_dataset": partial(_given, splits), **config}
-    return ConfigurableTask(config=fields)
+    with quiet():
+        return ConfigurableTask(config=fields)
 
 
 def _given(splits: dict[str, datasets.Dataset], **_: Any) -> dict[str, datasets.Dataset]:

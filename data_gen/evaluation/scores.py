@@ -22,7 +22,7 @@ from data_gen.evaluation.statistics import SAMPLES, Formula, Interval, Pair, cor
 from data_gen.evaluation.statistics import corpus_difference as difference_of_statistics
 from data_gen.language_id import Identifier, language_of, load_labeller
 from data_gen.languages import ENGLISH, Pack, load_pack
-from data_gen.text import fold_digits, script_share, tokens
+from data_gen.text import OPTIONAL_MARKS, fold_digits, script_share, tokens
 
 
 class Metric(NamedTuple):
@@ -34,7 +34,9 @@ class Metric(NamedTuple):
 
 
 METRICS = {
-    "exact": Metric("exact match", HIGHER, "the answer is the expected one; digits' script, look-alikes and end marks are alike"),
+    "exact": Metric(
+        "exact match", HIGHER, "the expected answer and nothing else; digits' script, look-alikes, end marks do not count"
+    ),
     "number": Metric("right number", HIGHER, "the last number of the answer is that of the expected one"),
     "stop": Metric("ended by itself", HIGHER, "the model ended its answer before the limit of tokens"),
     "repetition": Metric("repeated words", LOWER, "share of an answer's words in runs of four that it had said before"),
@@ -58,9 +60,9 @@ CORPUS_SCORES = {"chrf": ("chrf", "chrf_raw"), "bleu": ("bleu", "bleu_raw")}
 
 RUN = 4  # words that are no coincidence if said twice
 _RAW = "_raw"
-# Optional in writing: vowel signs and Quranic marks, tatweel, and joiners, which are for the shape of letters.
-_OPTIONAL = regex.compile(r"[\u0610-\u061A\u064B-\u065F\u0670\u06D6-\u06DC\u06DF-\u06E8\u06EA-\u06ED\u0640\u200C\u200D]")
-_ENDS = " \n\t۔.؟?!،,؛;:…।॥*"  # * of bold type; not %, which is part of an answer
+_ENDS = " \n\t۔.؟?!،,؛;:…।॥"  # not %, which is part of an answer
+_AROUND = "*\"'“”‘’«»"  # of bold type, and quotation marks
+_GROUPING = regex.compile(r"(?<=\d)[,،٬](?=(?:\d{2,3}[,،٬])*\d{3}(?!\d))")  # of 33,000 and 1,50,000, not of 3,4
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class _Language:
 @lru_cache
 def _language(code: str) -> _Language:
     """By BCP-47 code: of a language pack, of a variety in it, or English. Raises UsageError for others."""
-    if code == ENGLISH:  # has no pack: what it is mistaken for is what the project's first language is
+    if code == ENGLISH:  # has no pack: told from Urdu's neighbours alone, so that Spanish or Urdu in Latin letters passes for it
         return _Language(load_pack("ur"), "Latin", "eng_Latn")
     pack = load_pack(code.partition("-")[0])
     if code not in pack.varieties:
@@ -95,7 +97,7 @@ def normalised(text: str, language: str) -> str:
     normalised("كتاب ۱۲", "ur") == "کتاب 12"
     """
     text = fold_digits(_language(language).pack.normalise(text))
-    return unicodedata.normalize("NFC", _OPTIONAL.sub("", text))
+    return unicodedata.normalize("NFC", OPTIONAL_MARKS.sub("", text))
 
 
 # --- of one answer ------------------------------------------------------------------------------------------------------
@@ -175,9 +177,9 @@ def _check_names(names: Collection[str]) -> None:
 
 
 def _bare(text: str, language: str) -> str:
-    """For comparing short answers: one kind of blank, no end marks, no case."""
+    """For comparing short answers: one kind of blank, no end marks, quotation marks, commas within a number, nor case."""
     plain = " ".join(normalised(text, language).split())
-    return (plain.strip("*").rstrip(_ENDS) or plain).casefold()
+    return _GROUPING.sub("", plain.lstrip(_AROUND).rstrip(_ENDS + _AROUND) or plain).casefold()
 
 
 def repetition(text: str, run: int = RUN) -> float | None:

@@ -20,8 +20,8 @@ _SPACES = {"\u00a0": " ", "\u2007": " ", "\u202f": " ", "\u2028": "\n", "\u2029"
 # Byte order mark, zero-width space, word joiner, soft hyphen, and the marks and overrides of writing direction.
 # ZWNJ (U+200C) and ZWJ (U+200D) stay: they are part of the spelling.
 _INVISIBLE = dict.fromkeys("\ufeff\u200b\u2060\u00ad\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069", "")
-# For comparison only: vowel signs and Quranic marks, tatweel, ZWNJ and ZWJ go; digits become ASCII.
-_MARKS = re.compile(r"[\u0610-\u061A\u064B-\u065F\u0670\u06D6-\u06DC\u06DF-\u06E8\u06EA-\u06ED\u0640\u200C\u200D]")
+# Optional in writing, and left out for comparison: vowel signs and Quranic marks, tatweel, ZWNJ and ZWJ.
+OPTIONAL_MARKS = re.compile(r"[\u0610-\u061A\u064B-\u065F\u0670\u06D6-\u06DC\u06DF-\u06E8\u06EA-\u06ED\u0640\u200C\u200D]")
 _DIGIT = regex.compile(r"[\p{Nd}--[0-9]]", regex.V1)
 # Scripts that set no blanks between words: each letter with its marks is a token.
 _NO_BLANKS = r"[\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Han}\p{Hiragana}\p{Katakana}]"
@@ -85,8 +85,8 @@ def tokens(text: str) -> list[str]:
 @lru_cache(maxsize=64)  # several filters look at the same item
 def _tokens(text: str) -> tuple[str, ...]:
     folded = _alike(text)
-    if _MARKS.search(folded):
-        folded = _MARKS.sub("", folded)
+    if OPTIONAL_MARKS.search(folded):
+        folded = OPTIONAL_MARKS.sub("", folded)
     token = _LETTER_OR_TOKEN if _PERHAPS_ALONE.search(folded) else _TOKEN
     return tuple(token.findall(fold_digits(folded).casefold()))
 
