@@ -133,20 +133,22 @@ def generate_ids(
     seed: int = 0,
     batch_size: int = 16,
     over: Callable[[list[int]], bool] | None = None,
+    more_stop_ids: Sequence[int] = (),
     done: Callable[[int], Any] = lambda rows: None,
 ) -> list[tuple[list[int], bool]]:
     """(ids before the stop token, whether one came) of what continues each prompt, a prompt being token ids.
 
     over: whether what was made of a row is enough, asked every `LOOK` tokens; a batch ends when all its rows are.
-    done: told how many rows each batch had.
+    more_stop_ids: beside the tokenizer's. done: told how many rows each batch had.
     """
     tokenizer, mesh = loaded.tokenizer, loaded.mesh
     if not all(encoded):
         raise UsageError("a prompt without a single token: this tokenizer has no BOS token, so give at least one character")
     parts = batch_parts(mesh)
     rows = -(-min(batch_size, len(encoded)) // parts) * parts
-    order = np.argsort([len(ids) for ids in encoded], kind="stable")  # similar lengths together
-    how = How(jax.random.key(seed), jnp.float32(temperature), jnp.float32(top_p), jnp.asarray(tokenizer.stop_ids))
+    order = np.argsort([-len(ids) for ids in encoded], kind="stable")  # similar lengths together, what takes most memory first
+    stop_ids = (*tokenizer.stop_ids, *more_stop_ids)
+    how = How(jax.random.key(seed), jnp.float32(temperature), jnp.float32(top_p), jnp.asarray(stop_ids))
     fixed = {"skeleton": loaded.skeleton, "greedy": temperature == 0}
     apart = "" if mesh.devices.flat[0].platform != "cpu" else "plain" if in_cpu_cache(loaded.params) else "turned"
     results: dict[int, tuple[list[int], bool]] = {}
@@ -166,7 +168,7 @@ def generate_ids(
             while True:
                 state = _go_on(loaded.params, prompts, how, state, np.int32(upto), apart=apart, **fixed)
                 step, out_BM = jax.device_get((state.step, state.out_BM))
-                made = [_until_stop(out_BM[row, :step].tolist(), tokenizer.stop_ids) for row in range(len(chosen))]
+                made = [_until_stop(out_BM[row, :step].tolist(), stop_ids) for row in range(len(chosen))]
                 if over is None or step < upto or upto == max_new_tokens or all(stopped or over(ids) for ids, stopped in made):
                     break
                 upto = min(upto + LOOK, max_new_tokens)

@@ -29,8 +29,11 @@ from alif_jax.model import Params, Skeleton, in_cpu_cache
 from alif_jax.sharding import batch_parts, put_batch, replicated
 
 SHORTEST, EACH = 16, 4  # the smallest bucket of lengths; buckets up to twice a length
-ROW_TOKENS, GENERATION_ROWS = 16_384, 32  # of a batch: what fills an accelerator
+# Of a batch: tokens that are scored, of each device; prompts, and their tokens with those to come (of an 8B model 128 kB each).
+ROW_TOKENS, GENERATION_ROWS, GENERATION_TOKENS = 16_384, 32, 65_536
 FEW_TOKENS, FEW_ROWS = 2048, 8  # what stays in a CPU's cache, beside weights that lie there
+LONGEST = 8192  # tokens that a model sees, where nobody says: more costs memory by its square
+WHOLE_SCORES = 1024  # tokens of a row up to which all attention scores are made at once
 CHUNK = 512  # scored tokens of a device whose logits exist at a time
 MAX_GEN_TOKS = 256  # where a task does not say, as in the harness
 Scored = tuple[float, bool]  # log-likelihood in nats; whether greedy decoding would have written the same
@@ -51,10 +54,10 @@ class Row(NamedTuple):
 class JaxLM(TemplateLM):
     """`lm_eval.simple_evaluate(model=JaxLM(loaded), tasks=[…])`.
 
-    row_tokens: tokens of a batch, padding included, so that short rows are many; generation_rows: prompts of a batch; 0: as many
-    as suit the device.
+    row_tokens: tokens of a device's batch, padding included, so that short rows are many; generation_rows: prompts of a batch;
+    0: as many as suit the device.
     language: English name, for chat templates that write it where the prompt does not. max_length: of context and
-    continuation; 0: the model's own.
+    continuation; 0: the model's own, 8,192 at most. apart: context and continuation are encoded each by itself, as in training.
 
     truncated: how many requests were cut from the left since it was last set. ended: by context, whether the answer generated to it
     ended by itself.
@@ -67,14 +70,16 @@ class JaxLM(TemplateLM):
         longest = loaded.config.max_position_embeddings
         if max_length > longest:
             raise UsageError(f"max_length={max_length}: the model was made for {longest} positions")
-        self.loaded, self.language = loaded, language
-        self._max_length = max_length or longest
+        self.loaded, self.language, self.apart = loaded, language, False
+        self._max_length = max_length or min(longest, LONGEST)
         on_cpu = loaded.mesh.devices.flat[0].platform == "cpu"
-        self._row_tokens = row_tokens or (FEW_TOKENS if on_cpu else ROW_TOKENS)
+        self._parts = batch_parts(loaded.mesh)
+        self._row_tokens = (row_tokens or (FEW_TOKENS if on_cpu else ROW_TOKENS)) * self._parts
         self._generation_rows = generation_rows or (FEW_ROWS if on_cpu and in_cpu_cache(loaded.params) else GENERATION_ROWS)
         self._prefix = loaded.tokenizer.core.decode([self.prefix_token_id], skip_special_tokens=False)
-        self.truncated, self.no_system, self._silent = 0, 0, False
+        self.truncated, self._silent = 0, False
         self.ended: dict[str, bool] = {}
+        self._rendered: set[str] = set()
 
     # --- tokens -----------------------------------------------------------------------------------------------------------
 
@@ -97,9 +102,11 @@ class JaxLM(TemplateLM):
         return self.loaded.tokenizer.directory.replace("/", "__")
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
-        """Ids as the tokenizer's own post-processor has them (BOS); none added to a text that begins with the prefix token."""
+        """Ids as the tokenizer's own post-processor has them (BOS). None is added to a text that begins with the prefix token, nor
+        to one that a chat template made: as in training, what it does not write is not there.
+        """
         if add_special_tokens is None:
-            add_special_tokens = not string.startswith(self._prefix)
+            add_special_tokens = not string.startswith(self._prefix) and string not in self._rendered
         return self.loaded.tokenizer.core.encode(string, add_special_tokens=add_special_tokens).ids
 
     def chat_template(self, chat_template: bool | str = False) -> str | None:
@@ -108,8 +115,7 @@ class JaxLM(TemplateLM):
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """The conversation as the model sees it. Without add_generation_prompt its last message is an answer that goes on.
 
-        A template that refuses a system message gets none, as in the harness's Hugging Face backend; `no_system` counts them.
-        Raises UsageError where there is no template.
+        A template that refuses a system message has it before the first question. Raises UsageError where there is no template.
         """
         tokenizer = self.loaded.tokenizer
         if tokenizer.template is None:
@@ -122,13 +128,14 @@ class JaxLM(TemplateLM):
         said = self.language and any(f"Answer in {self.language}" in message["content"] for message in messages)
         render = partial(tokenizer.render, add_generation_prompt=True, language=None if said else self.language)
         try:
-            return render(messages) + begun
+            text = render(messages) + begun
         except UsageError:
-            without = [message for message in messages if message["role"] != "system"]
-            if len(without) == len(messages):
+            if messages[0]["role"] != "system" or len(messages) < 2:
                 raise
-            self.no_system += 1
-            return render(without) + begun
+            first = {"role": messages[1]["role"], "content": f"{messages[0]['content']}\n\n{messages[1]['content']}"}
+            text = render([first, *messages[2:]]) + begun
+        self._rendered.add(text)
+        return text
 
     # --- log-likelihoods --------------------------------------------------------------------------------------------------
 
@@ -144,9 +151,16 @@ class JaxLM(TemplateLM):
         return super().loglikelihood(requests, disable_tqdm=True)  # its own bar is of the tokenizer, which takes no time
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        """As in the harness; where the last token spans both and leaves the continuation none, both are encoded apart."""
-        before, after = super()._encode_pair(context, continuation)
-        return (before, after) if after else (self.tok_encode(context), self.tok_encode(continuation, add_special_tokens=False))
+        """As in the harness: blanks at the context's end belong to the continuation, and what the context's tokens leave of both
+        is its own. Apart where `apart` says so, and where the last token spans both and leaves the continuation none.
+        """
+        special = False if context in self._rendered else None
+        if not self.apart:
+            blanks = len(context) - len(context.rstrip())
+            before = self.tok_encode(context[: len(context) - blanks], special)
+            if after := self.tok_encode(context + continuation, special)[len(before) :]:
+                return before, after
+        return self.tok_encode(context, special), self.tok_encode(continuation, add_special_tokens=False)
 
     def _loglikelihood_tokens(self, requests: list[Asked], **kwargs: Any) -> list[Scored]:
         """Each in nats, in the requests' order. Those that differ in a last token only (A, B, C, D) share a row."""
@@ -170,22 +184,28 @@ class JaxLM(TemplateLM):
         return tqdm(total=total, desc=what, leave=False, disable=self._silent or None)
 
     def _batches(self, rows: list[Row]) -> Iterator[list[Row]]:
-        """The longest first, as many of like length as make `row_tokens`."""
+        """The longest first, as many of like length (none under half of it) as make the tokens of a batch."""
         rows = sorted(rows, key=lambda row: len(row.tokens), reverse=True)
         while rows:
-            many = max(self._row_tokens // bucket(len(rows[0].tokens)), 1)
-            yield rows[:many]
-            rows = rows[many:]
+            length = self._length(len(rows[0].tokens))
+            many = max(self._row_tokens // length // self._parts, 1) * self._parts
+            alike = next((place for place, row in enumerate(rows) if 2 * len(row.tokens) < length and place), len(rows))
+            yield rows[: min(many, alike)]
+            rows = rows[min(many, alike) :]
+
+    def _length(self, tokens: int, shortest: int = SHORTEST) -> int:
+        """A bucket that the mesh can split along its `sequence` axis."""
+        shards = self.loaded.mesh.shape["sequence"]
+        return -(-bucket(tokens, shortest) // shards) * shards
 
     def _rows(self, used: int) -> int:
         """Of a batch: so many that few numbers of rows are compiled and few rows are empty."""
-        parts = batch_parts(self.loaded.mesh)
-        return bucket(-(-used // parts), shortest=1) * parts
+        return bucket(-(-used // self._parts), shortest=1) * self._parts
 
     def _score(self, batch: list[Row]) -> tuple[np.ndarray, np.ndarray]:
         """Of a batch: log p of its scored tokens [B, N], and whether each is the likeliest."""
-        length = bucket(len(batch[0].tokens))
-        scored = bucket(max(len(row.scored) for row in batch), shortest=1)
+        length = self._length(len(batch[0].tokens))
+        scored = self._length(max(len(row.scored) for row in batch), shortest=1)
         shape = (self._rows(len(batch)), length)
         arrays = {name: np.zeros(shape, np.int32) for name in ("tokens", "segment_ids")}
         arrays |= {name: np.zeros((shape[0], scored), np.int32) for name in ("where", "targets")}
@@ -196,7 +216,11 @@ class JaxLM(TemplateLM):
         mesh = self.loaded.mesh
         with jax.set_mesh(mesh):
             on_devices = put_batch(mesh, {name: array[None] for name, array in arrays.items()})
-            found = _scores(self.loaded.params, on_devices, skeleton=self.loaded.skeleton, out=replicated(mesh))
+            whole = length <= WHOLE_SCORES or mesh.shape["sequence"] > 1
+            found = _scores(
+                self.loaded.params, on_devices, skeleton=self.loaded.skeleton, out=replicated(mesh),
+                attention="xla" if whole else "chunked",
+            )  # fmt: skip
             logp_BN, greedy_BN = jax.device_get(found)
         return np.asarray(logp_BN, np.float64), np.asarray(greedy_BN)
 
@@ -241,10 +265,12 @@ class JaxLM(TemplateLM):
         if room < 1:
             raise UsageError(
                 f"max_gen_toks={longest}: a task wants to generate as many tokens as the model has positions ({self.max_length}) "
-                "and leaves no room for its prompt; give fewer by --max_gen_toks"
+                "and leaves no room for its prompt; give fewer in its generation_kwargs"
             )
         until = wanted["until"] if isinstance(wanted.get("until"), list) else [wanted.get("until")]
         stops = [stop for stop in until if stop]
+        # A stop that is a token of its own is not in the text: special tokens are not decoded.
+        tokens = [token for token in map(tokenizer.core.token_to_id, stops) if token is not None]
         encoded = [self.tok_encode(context) for context in contexts]
         self.truncated += sum(len(ids) > room for ids in encoded)
 
@@ -253,8 +279,9 @@ class JaxLM(TemplateLM):
             return any(stop in text for stop in stops)
 
         temperature, top_p = float(wanted.get("temperature", 0.0)), float(wanted.get("top_p", 1.0))
+        rows = min(self._generation_rows, max(GENERATION_TOKENS // (max(map(len, encoded)) + longest), 1))
         made = generate_ids(
-            self.loaded, [ids[-room:] for ids in encoded], max_new_tokens=longest, batch_size=self._generation_rows,
+            self.loaded, [ids[-room:] for ids in encoded], max_new_tokens=longest, batch_size=rows, more_stop_ids=tokens,
             over=over if stops else None, temperature=temperature, top_p=top_p, done=bar.update,
         )  # fmt: skip
         texts = []
@@ -288,12 +315,16 @@ def bucket(length: int, shortest: int = SHORTEST) -> int:
     return -(-length // step) * step
 
 
-@partial(jax.jit, static_argnames=("skeleton", "out"))
+@partial(jax.jit, static_argnames=("skeleton", "out", "attention"))
 def _scores(
-    params: Params, batch: dict[str, Array], *, skeleton: Skeleton, out: jax.sharding.Sharding
+    params: Params, batch: dict[str, Array], *, skeleton: Skeleton, out: jax.sharding.Sharding, attention: str
 ) -> tuple[Float[Array, "B N"], Bool[Array, "B N"]]:
-    """log p of `targets` after the tokens at `where`, [1, B, N] both; only these tokens' logits are made, a chunk at a time."""
+    """log p of `targets` after the tokens at `where`, [1, B, N] both; only these tokens' logits are made, a chunk at a time.
+
+    attention: not the model's own, which may want lengths that these are not.
+    """
     model = skeleton.model(params)
+    model.attention = attention
     rows = {name: array[0] for name, array in batch.items()}
     positions_BL = jnp.broadcast_to(jnp.arange(rows["tokens"].shape[1]), rows["tokens"].shape)
     hidden_BLD, _ = model(rows["tokens"], positions_BL=positions_BL, segment_ids_BL=rows["segment_ids"])

@@ -69,8 +69,8 @@ def fit(
         ):
             if config.eval_on_start and not run.first and not history:
                 with recorder.pace.paused():
-                    due = possible(run, {"evaluate", "suite"})
-                    recorder.write(0, look(run, {**frozen, **trainable}, 0, due, script_share, suite))
+                    recorder.write(0, look(run, {**frozen, **trainable}, 0, possible(run, {"evaluate"}), script_share))
+                    recorder.write(0, run_suite(run, {**frozen, **trainable}, suite))
             for index, batch, on_devices in stream:
                 step, key = index + 1, dropout_key(config, index + 1)
                 trainable, opt_state, metrics = step_fn(trainable, opt_state, frozen, on_devices, key)
@@ -81,7 +81,7 @@ def fit(
                     continue
                 row = recorder.catch_up()
                 with recorder.pace.paused():
-                    row |= look(run, {**frozen, **trainable}, step, due, script_share, suite)
+                    row |= look(run, {**frozen, **trainable}, step, due, script_share)
                 improved = "heldout_loss" in row and stopping.improved(row["heldout_loss"])
                 recorder.write(step, row)
                 if "save" in due or improved or stopping.exhausted:
@@ -90,6 +90,9 @@ def fit(
                     save(checkpointer, step, state, heldout_loss=row.get("heldout_loss"), about=run.about)
                 if preempted:
                     raise Preempted(f"SIGTERM: stopped after step {step} of {run.steps}, which is saved; --resume goes on")
+                if "suite" in due:  # after what is to be saved: it may take minutes
+                    with recorder.pace.paused():
+                        recorder.write(step, run_suite(run, {**frozen, **trainable}, suite))
                 if stopping.exhausted:
                     say(f"no better held-out loss than {stopping.best:.4f} in {stopping.since_best} evaluations: stopped")
                     break
@@ -158,15 +161,18 @@ def possible(run: Run, due: set[str]) -> set[str]:
     return {name for name in due if not missing.get(name)}
 
 
-def look(run: Run, params: Params, step: int, due: set[str], script_share: ScriptShare | None, suite: Suite | None) -> Row:
-    """Held-out loss, samples and the suite where they are due, as metrics; the samples' texts go to samples.jsonl."""
+def run_suite(run: Run, params: Params, suite: Suite | None) -> Row:
+    """Its metrics of the model as it is; none without one."""
+    return suite(Loaded(run.model_config, run.model, params, run.tokenizer, run.mesh)) if suite and run.config.suite else {}
+
+
+def look(run: Run, params: Params, step: int, due: set[str], script_share: ScriptShare | None) -> Row:
+    """Held-out loss and samples where they are due, as metrics; the samples' texts go to samples.jsonl."""
     row: Row = {}
     if "evaluate" in due and run.heldout is not None:
         row |= heldout_metrics(heldout_loss(params, run.model, run.mesh, run.heldout, chunk=run.config.model.loss_chunk))
-    loaded = Loaded(run.model_config, run.model, params, run.tokenizer, run.mesh)
-    if "suite" in due and suite is not None:
-        row |= suite(loaded)
     if "sample" in due:
+        loaded = Loaded(run.model_config, run.model, params, run.tokenizer, run.mesh)
         metrics, lines = sample(loaded, run.prompts, max_new_tokens=run.config.sample_max_new_tokens, script_share=script_share)
         row |= metrics
         if jax.process_index() == 0:

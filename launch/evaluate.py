@@ -1,7 +1,6 @@
 """Is a model better than its base? `python launch/evaluate.py --model=RUN --suite=urdu_quick` asks both, and writes a report.
 
-A run stands beside its base and the run that it began from, and what --compare names. Suites: configs/evaluation.py; --tasks=A,B
-are any of lm-evaluation-harness. Without both: held-out loss of --data, in nats a token and bits a byte, by source and language.
+A run stands beside its base and the run that it began from. Suites: configs/evaluation.py. Without both: held-out loss of --data.
 """
 
 import shlex
@@ -19,12 +18,13 @@ TASKS = flags.DEFINE_list("tasks", [], "tasks of lm-evaluation-harness, and of d
 COMPARE = flags.DEFINE_list("compare", [], "further columns: run:DIR, jax:DIR, hf:DIR_OR_HUB_ID, url:NAME@ADDRESS")
 OUTPUT = flags.DEFINE_string("output", "", "directory of results and report")
 DATA_DIR = flags.DEFINE_string("data_dir", "", "files of tasks, instead of the hub: DATA_DIR/TASK.jsonl")
-CHAT = flags.DEFINE_enum("chat", "never", ["never", "always", "both"], "of --tasks: prompts through the chat template")
+CHAT = flags.DEFINE_enum("chat", None, ["never", "always", "both"], "of --tasks: prompts through the chat template")
 NUM_FEWSHOT = flags.DEFINE_integer("num_fewshot", None, "of --tasks: examples before each question; default: the task's own")
 LIMIT = flags.DEFINE_integer("limit", 0, "first documents of each task; 0: all", lower_bound=0)
 MAX_LENGTH = flags.DEFINE_integer("max_length", 0, "tokens that a model may see; 0: what it was made for", lower_bound=0)
 PRICE = flags.DEFINE_float("price_per_hour", None, "US dollars of this machine, for the report")
-MAX_COST = flags.DEFINE_float("max_cost", None, "US dollars that models at addresses may take; default: they cost nothing")
+MAX_COST = flags.DEFINE_float("max_cost", None, "US dollars that models at addresses may take; with --price")
+PRICES = flags.DEFINE_multi_float("price", [], "theirs, US dollars per million tokens: --price=IN --price=OUT")
 DATA = flags.DEFINE_string("data", "", "directory of shards with manifest.json; of a suite: the held-out records to measure on")
 SPLIT = flags.DEFINE_enum("split", "heldout", ["heldout", "train"], "which records")
 STEP = flags.DEFINE_string("step", "latest", "of a run, which checkpoint: latest, best, or a step's number")
@@ -47,10 +47,11 @@ def main(argv: list[str]) -> None:
         return
     suite = evaluation.suite_of(SUITE.value, TASKS.value, CHAT.value, NUM_FEWSHOT.value)
     output = OUTPUT.value or evaluation.default_output(MODEL.value, suite.name)
-    loading = columns.Loading(output, DTYPE.value, TEMPLATE.value, STEP.value, MAX_LENGTH.value, MAX_COST.value)
+    given = (DTYPE.value, TEMPLATE.value, STEP.value, MAX_LENGTH.value, MAX_COST.value, tuple(PRICES.value))
+    models = columns.columns(MODEL.value, COMPARE.value, columns.Loading(output, *given))
     results = evaluation.evaluate(
-        columns.columns(MODEL.value, COMPARE.value, loading), suite, output, command=shlex.join(["python", *sys.argv]),
-        data=[DATA.value] if DATA.value else [], data_dir=DATA_DIR.value, limit=LIMIT.value, price_per_hour=PRICE.value,
+        models, suite, output, command=shlex.join(["python", *sys.argv]), data=[*filter(None, [DATA.value])],
+        data_dir=DATA_DIR.value, limit=LIMIT.value, price_per_hour=PRICE.value,
     )  # fmt: skip
     print(evaluation.as_json(results) if JSON.value else evaluation.table(results, output))
 

@@ -2,7 +2,10 @@
 point. Which models: columns.py.
 """
 
+import dataclasses
 import json
+import runpy
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -12,13 +15,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from alif_jax import files
 from alif_jax.data.tfrecord import read_records
 from alif_jax.evaluate import evaluate_loss, loss_table
+from alif_jax.guards import check_same_on_all_hosts
 from alif_jax.load import Loaded, load_model
+from alif_jax.run import digest
 from alif_jax.sharding import MeshConfig, make_mesh
 from data_gen.evaluation.suites import SuiteConfig, TaskEntry
-from launch.app import UsageError, load_recipe
+from launch.app import ROOT, UsageError, load_recipe
 from launch.columns import Column
 
 SUITES = "configs/evaluation.py"
@@ -57,13 +64,25 @@ def load_suite(name: str) -> SuiteConfig:
     return found
 
 
+def load_suites() -> list[SuiteConfig]:
+    return list(runpy.run_path(str(ROOT / SUITES))["SUITES"].values())
+
+
 def suite_of(name: str, tasks: Sequence[str], chat: Any, num_fewshot: int | None) -> SuiteConfig:
-    """A suite, or tasks of the harness by their names. Raises UsageError for both or neither."""
+    """A suite, or tasks of the harness by their names: as a suite asks and scores them, where one does. Raises UsageError for both
+    or neither.
+    """
     check_installed()
     if bool(name) == bool(tasks):
         raise UsageError("give --suite=NAME or --tasks=A,B")
-    entries = tuple(TaskEntry(task=task, chat=chat, num_fewshot=num_fewshot) for task in tasks)
-    return load_suite(name) if name else SuiteConfig(name="tasks", tasks=entries)
+    if name and (chat is not None or num_fewshot is not None):
+        raise UsageError("--chat and --num_fewshot belong to --tasks; a suite says for each task how it is asked")
+    if name:
+        return load_suite(name)
+    changes: dict[str, Any] = {key: value for key, value in (("chat", chat), ("num_fewshot", num_fewshot)) if value is not None}
+    known = {entry.task: entry for suite in load_suites() for entry in suite.tasks}
+    entries = (known.get(task, TaskEntry(task=task, language="")) for task in tasks)
+    return SuiteConfig(name="tasks", tasks=tuple(dataclasses.replace(entry, **changes) for entry in entries))
 
 
 def evaluate(
@@ -76,13 +95,19 @@ def evaluate(
     from data_gen.evaluation.find import find_tasks
     from data_gen.evaluation.leaks import build_texts, find_leaks
     from data_gen.evaluation.report import write_report
-    from data_gen.evaluation.run import evaluate_model, heldout_tasks
+    from data_gen.evaluation.run import evaluate_model, heldout_tasks, no_heldout
 
     found = find_tasks(suite.tasks, data_dir=data_dir)
     texts = build_texts(found)
     if suite.heldout:
-        heldout = data or next((one.heldout for one in reversed(models) if one.heldout), ())
-        found += heldout_tasks(heldout_rows(heldout, limit or HELDOUT))
+        heldout = data or next((one.heldout for one in models if one.main), ())
+        gone = [path for path in heldout if not files.exists(files.join(path, "manifest.json"))]
+        if gone and not data:
+            found.append(no_heldout(f"its shards are not there: {', '.join(gone)}; --data=SHARDS gives others"))
+        elif not heldout:
+            found.append(no_heldout("a model that is no run says nothing of held-out records; --data=SHARDS gives some"))
+        else:
+            found += heldout_tasks(heldout_rows(heldout, limit or HELDOUT), f"of {', '.join(heldout)}")
     results = []
     for column in models:
         with ExitStack() as open_ones:
@@ -90,8 +115,8 @@ def evaluate(
                 partial(column.load, open_ones), found, name=column.name, kind=column.kind, about=column.about,
                 identity=column.identity, output=output, say=say, limit=limit, price_per_hour=price_per_hour, versions=versions(),
             ))  # fmt: skip
-    if not any(result.scores for result in results):
-        raise UsageError(f"nothing could be asked: {next(iter(results[-1].left_out.values()), 'the suite has no task')}")
+    if all(not result.scores and result.left_out for result in results):
+        raise UsageError(f"nothing could be asked: {next(iter(results[-1].left_out.values()))}")
     shards = list(dict.fromkeys(path for one in models for path in one.train))
     there = [path for path in shards if files.exists(files.join(path, "manifest.json"))]
     leaks = find_leaks(there, texts, training_texts(there))
@@ -129,11 +154,12 @@ def heldout_rows(directories: Sequence[str], most: int) -> list[dict[str, str]]:
         for record in read_records(directory, "heldout"):
             if len(rows) >= most * number // len(directories):
                 break
+            said = {"language": record.language}
             if record.messages is None:
-                rows.append({"text": record.text or ""})
+                rows.append(said | {"text": record.text or ""})
             else:
-                turns = [message["content"] for message in record.messages if message["role"] != "system"]
-                rows.append({"prompt": turns[0], "answer": turns[1]})
+                by_role = {message["role"]: message["content"] for message in reversed(record.messages)}  # the first of each
+                rows.append(said | {"system": by_role.get("system", ""), "prompt": by_role["user"], "answer": by_role["assistant"]})
     return rows
 
 
@@ -151,7 +177,9 @@ def versions() -> dict[str, str]:
 
 
 def say(line: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')}  {line}", flush=True)
+    """On stderr: stdout is for the table or JSON."""
+    if jax.process_index() == 0:
+        print(f"{time.strftime('%H:%M:%S')}  {line}", file=sys.stderr, flush=True)
 
 
 def watch(name: str, limit: int) -> Callable[[Loaded], dict[str, float]]:
@@ -162,8 +190,20 @@ def watch(name: str, limit: int) -> Callable[[Loaded], dict[str, float]]:
     from data_gen.evaluation.run import scores_of
 
     found = find_tasks(load_suite(name).tasks)
+    for left_out in (one.left_out for one in found):
+        for task, reason in left_out.items():
+            say(f"{name}: {task}: left out: {reason}")
+    asked = {task: len(made.eval_docs) for one in found for task, made in one.tasks.items()}
+    check_same_on_all_hosts(f"what suite={name} asks", digest(asked))  # they compute together
+    told = set[str]()
+
+    def tell(line: str) -> None:
+        if line not in told:
+            told.add(line)
+            say(line)
 
     def metrics(loaded: Loaded) -> dict[str, float]:
-        return {f"{name}/{row.task}/{row.metric}": row.value for row in scores_of(JaxLM(loaded), found, limit)}
+        rows = scores_of(JaxLM(loaded), found, limit, tell)
+        return {f"{name}/{row.task}/{row.metric}": row.value for row in rows}
 
     return metrics

@@ -55,7 +55,8 @@ def test_a_run_stands_beside_its_base_and_stages(place: Path) -> None:
     found = columns(str(place / "sft"), [], Loading(""))
     assert named(found) == [("base", "jax"), ("cpt", "run"), ("sft", "run")]
     assert [one.about["template"] for one in found] == [TEMPLATE] * 3
-    assert [one.about.get("step") for one in found] == [None, 2, latest_step(str(place / "sft"))]
+    assert [one.about.get("step") for one in found] == [None, "2", str(latest_step(str(place / "sft")))]
+    assert [one.main for one in found] == [False, False, True]
     assert found[2].train == (str(place / "chat"),) and found[1].heldout == (str(place / "text"),)
     assert len({one.identity for one in found}) == 3
     assert named(columns(str(place / "base"), [], Loading(""))) == [("base", "jax")]
@@ -173,8 +174,9 @@ def test_a_run_is_watched_at_intervals(place: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     config.data.path, config.data.sequence_length, config.data.template = (str(place / "chat"),), 64, TEMPLATE
     fit(config, str(tmp_path / "run"), suite=evaluation.watch("small", 2))
-    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows if "small/urdu_minimal_pairs/acc" in row] == [0, 3, 4]
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    rows = [row for row in lines if "small/urdu_minimal_pairs/acc" in row]
+    assert [row["step"] for row in rows] == [0, 3, 4]
     assert {name for name in rows[-1] if name.startswith("small/")} == {
         "small/urdu_minimal_pairs/acc", "small/urdu_text/bits_per_byte", "small/urdu_prompts/stop", "small/urdu_prompts/repetition",
     }  # fmt: skip
@@ -194,7 +196,7 @@ def test_a_suite_without_what_asks_it(place: Path, tmp_path: Path) -> None:
 
 def test_without_the_harness(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation, "find_spec", lambda name: None)
-    for asking in (lambda: evaluation.watch("urdu_quick", 0), lambda: evaluation.suite_of("urdu_quick", [], "never", None)):
+    for asking in (lambda: evaluation.watch("urdu_quick", 0), lambda: evaluation.suite_of("urdu_quick", [], None, None)):
         with pytest.raises(UsageError, match=r"pip install -e '.\[data,eval\]'"):
             asking()
 
@@ -206,8 +208,12 @@ def test_nothing_that_could_be_asked(place: Path, tmp_path: Path) -> None:
 
 
 def test_suite_and_tasks() -> None:
-    assert evaluation.suite_of("", ["a", "b"], "both", 5).tasks[1] == TaskEntry(task="b", chat="both", num_fewshot=5)
-    assert evaluation.suite_of("safety", [], "never", None).name == "safety"
+    given = evaluation.suite_of("", ["a", "safety_ur", "belebele_fin_Latn"], "both", 5).tasks
+    assert given[0] == TaskEntry(task="a", chat="both", num_fewshot=5, language="")
+    assert given[1].scores == ("refusal", "language") and given[2].language == "fi"  # as a suite has them
+    assert evaluation.suite_of("safety", [], None, None).name == "safety"
     for name, tasks in (("", []), ("safety", ["a"])):
         with pytest.raises(UsageError, match="--suite=NAME or --tasks"):
-            evaluation.suite_of(name, tasks, "never", None)
+            evaluation.suite_of(name, tasks, None, None)
+    with pytest.raises(UsageError, match="belong to --tasks"):
+        evaluation.suite_of("safety", [], "both", None)

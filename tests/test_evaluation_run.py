@@ -169,13 +169,57 @@ def test_an_address_runs_what_it_can(tmp_path: Path) -> None:
 
 
 def test_held_out_records(tmp_path: Path) -> None:
-    rows = [{"text": "کتاب"}, {"prompt": "سلام", "answer": "وعلیکم"}, {"prompt": "سلام", "answer": "جی"}]
-    result = evaluate(tmp_path, heldout_tasks(rows))
+    rows = [
+        {"language": "ur", "text": "کتاب"}, {"language": "ur", "system": "", "prompt": "سلام", "answer": "وعلیکم"},
+        {"language": "ur", "system": "", "prompt": "سلام", "answer": "جی"},
+    ]  # fmt: skip
+    model = Rule()
+    result = evaluate(tmp_path, heldout_tasks(rows, "of DIR"), model)
+    assert model.apart and model.language == "Urdu"
+    assert result.scores[1].note == "answers to held-out questions of DIR"
     values = {score.key: score.value for score in result.scores}
     assert values["heldout_text", "bits_per_byte"] == pytest.approx(4 / math.log(2) / 8)
     assert values["heldout_answers", "bits_per_byte"] == pytest.approx(8 / math.log(2) / 16)
     assert [one.prompt for one in read_documents(str(tmp_path), "one")][1:] == ["چیٹ سلام"] * 2
     assert heldout_tasks([]) == []
+    two = heldout_tasks([*rows, {"language": "en", "system": "Be kind.", "prompt": "Hello", "answer": "Hi"}])
+    assert [(one.entry.task, one.entry.language) for one in two] == [
+        ("heldout_answers_en", "en"), ("heldout_text_ur", "ur"), ("heldout_answers_ur", "ur"),
+    ]  # fmt: skip
+    shown: list[Any] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Rule, "apply_chat_template", lambda self, history, add_generation_prompt=True: shown.append(history) or "x")  # type: ignore[func-returns-value]
+        evaluate(tmp_path, two[:1], identity="2")
+    assert [(one["role"], one["content"].strip()) for one in shown[0]] == [("system", "Be kind."), ("user", "Hello")]
+
+
+def test_requests_that_failed_are_left_out_and_asked_again(tmp_path: Path) -> None:
+    class Failing(Rule):
+        def __init__(self, failed: set[str]) -> None:
+            super().__init__()
+            self.unanswered, self.failed = set[str](), failed
+
+        def generate_until(self, requests: list[Instance]) -> list[str]:
+            self.unanswered |= {request.args[0] for request in requests if request.args[0] in self.failed}
+            return super().generate_until(requests)
+
+    long = "ایک بہت لمبا سوال جو ختم نہیں ہوتا کبھی"
+    result = evaluate(tmp_path, [found(prompts(), scores=("stop",))], Failing({long}))
+    assert [(score.value, score.documents) for score in result.scores] == [(1.0, 1)]
+    assert result.left_out["prompts"].startswith("1 documents: their requests failed for good")
+    again = evaluate(tmp_path, [found(prompts(), scores=("stop",))], Failing(set()))
+    assert [(score.value, score.documents) for score in again.scores] == [(0.5, 2)] and not again.left_out
+
+
+def test_asked_again_after_an_update_and_after_another_form(tmp_path: Path) -> None:
+    model = Rule()
+    evaluate(tmp_path, [found(texts())], model, versions={"lm_eval": "1"})
+    evaluate(tmp_path, [found(texts())], model, versions={"lm_eval": "2"})
+    assert model.asked.count("rolling") == 4
+    (part,) = (tmp_path / "models" / "one.parts").glob("*.json")
+    part.write_text('{"digest": "x"}', encoding="utf-8")
+    evaluate(tmp_path, [found(texts())], model, versions={"lm_eval": "2"})
+    assert model.asked.count("rolling") == 6
 
 
 def test_scores_of_a_model_at_hand_keep_nothing(tmp_path: Path) -> None:

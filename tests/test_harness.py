@@ -1,14 +1,17 @@
 """The model in lm-evaluation-harness: the same numbers and texts as by the harness's own Hugging Face backend."""
 
+import dataclasses
 import json
 import math
 import random
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import datasets
 import jax
+import jax.numpy as jnp
 import lm_eval
 import numpy as np
 import pytest
@@ -17,8 +20,10 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.models.huggingface import HFLM
 
 from alif_jax import UsageError
+from alif_jax.generate import generate_ids
 from alif_jax.harness import JaxLM, bucket
-from alif_jax.load import load_model
+from alif_jax.load import NOTHING_TRAINED, load_model
+from alif_jax.model import skeleton
 from alif_jax.sharding import MeshConfig, make_mesh
 from tests import tiny
 
@@ -179,6 +184,91 @@ def test_an_answer_that_was_begun(ours: JaxLM, theirs: HFLM) -> None:
     history = [{"role": "user", "content": "کتاب"}, {"role": "assistant", "content": "پانی"}]
     assert ours.apply_chat_template(history, add_generation_prompt=False).endswith("<|assistant|>پانی")
     assert ours.apply_chat_template(history[:1]) == theirs.apply_chat_template(history[:1])
+
+
+def test_apart_is_what_training_sees(ours: JaxLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The blank that ends a prompt is the prompt's, whose likelihood nobody asks."""
+    tokenizer = ours.loaded.tokenizer
+    context, answer = "<|user|>دن<|assistant|>\n", "رات"
+    before, after = ours._encode_pair(context, answer)
+    assert tokenizer.decode(after) == "\nرات" and before == tokenizer.encode(context.rstrip())
+    monkeypatch.setattr(ours, "apart", True)
+    before, after = ours._encode_pair(context, answer)
+    assert after == tokenizer.encode(answer) and before + after == tokenizer.encode(context + answer)
+
+
+def test_a_template_that_writes_no_bos_gets_none(ours: JaxLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    added: list[bool] = []
+    real = ours.loaded.tokenizer.core
+
+    class Adding:
+        """A tokenizer that puts BOS before what it is told to."""
+
+        def encode(self, text: str, add_special_tokens: bool) -> Any:
+            added.append(add_special_tokens)
+            return real.encode(text, add_special_tokens=False)
+
+    monkeypatch.setattr(ours, "_rendered", {"<|user|>دن"})
+    monkeypatch.setattr(ours.loaded.tokenizer, "core", Adding())
+    for text, wanted in (("<|user|>دن", False), ("دن", True), (tiny.SPECIAL[0] + "دن", False)):
+        ours.tok_encode(text)
+        assert added.pop() is wanted
+    ours._encode_pair("<|user|>دن", "رات")
+    assert set(added) == {False}
+
+
+def test_a_template_that_wants_no_system_message(ours: JaxLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no') }}{% endif %}" + CHAT
+    monkeypatch.setattr(ours.loaded.tokenizer, "template", source)
+    turns = [{"role": "system", "content": "مختصر"}, {"role": "user", "content": "دن"}]
+    assert "<|user|>مختصر\n\nدن<|end_of_turn|><|assistant|>" in ours.apply_chat_template(turns)
+
+
+def test_a_stop_that_is_a_token_ends_an_answer(ours: JaxLM) -> None:
+    """It is not in the text, which has no special tokens, so what comes after it would count."""
+    settings = {"until": [], "max_gen_toks": 24}
+    prompts = [ours.tok_encode(line) for line in tiny.sentences(6, words=3)]
+    free = generate_ids(ours.loaded, prompts, max_new_tokens=24)
+    said = Counter(token for ids, _ in free for token in ids[1:])
+    token = max(said, key=said.__getitem__)
+    cut = generate_ids(ours.loaded, prompts, max_new_tokens=24, more_stop_ids=[token])
+    assert [ids for ids, _ in cut] == [ids[: ids.index(token)] if token in ids else ids for ids, _ in free]
+    found: list[int] = []
+
+    def kept(*_: Any, more_stop_ids: list[int], **__: Any) -> list[tuple[list[int], bool]]:
+        found.extend(more_stop_ids)
+        return [([8], True)]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("alif_jax.harness.generate_ids", kept)
+        ours.generate_until(instances("generate_until", ("دن", settings | {"until": ["<|user|>", "\n\n"]})))
+    assert found == [tiny.SPECIAL.index("<|user|>")]
+
+
+@pytest.mark.parametrize("backend", ["splash", "pallas"])
+def test_asks_a_model_that_is_trained_with_a_kernel(ours: JaxLM, backend: str) -> None:
+    """Whose kernel wants other lengths: the likelihoods are made without it."""
+    source, loaded = ours.loaded, ours.loaded
+    model = skeleton(loaded.config, NOTHING_TRAINED, dtype=jnp.float32, param_dtype=jnp.float32, attention=backend)
+    trained = JaxLM(dataclasses.replace(source, skeleton=model))
+    asked = instances("loglikelihood", ("دن", " رات"), ("کتاب", " پانی اور دن"))
+    found, expected = trained.loglikelihood(asked), ours.loglikelihood(asked)
+    np.testing.assert_allclose([logp for logp, _ in found], [logp for logp, _ in expected], atol=1e-4)
+
+
+def test_on_a_mesh_that_splits_rows(base: str, ours: JaxLM) -> None:
+    split = JaxLM(load_model(base, make_mesh(MeshConfig(fsdp=2, sequence=4))))
+    asked = instances("loglikelihood", ("ایک", " دو"), ("دن", " رات اور سورج"))
+    found, expected = split.loglikelihood(asked), ours.loglikelihood(asked)
+    np.testing.assert_allclose([logp for logp, _ in found], [logp for logp, _ in expected], atol=1e-4)
+
+
+def test_long_rows_have_their_scores_made_in_chunks(base: str, ours: JaxLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = instances("loglikelihood", (" ".join(tiny.sentences(1, words=20)), " کتاب"))
+    (expected,) = ours.loglikelihood(asked)
+    monkeypatch.setattr("alif_jax.harness.WHOLE_SCORES", 16)
+    (found,) = ours.loglikelihood(asked)
+    assert math.isclose(found[0], expected[0], abs_tol=1e-4)
 
 
 def test_which_answers_ended_by_themselves(ours: JaxLM, monkeypatch: pytest.MonkeyPatch) -> None:

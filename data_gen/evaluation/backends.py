@@ -17,6 +17,7 @@ from data_gen import UsageError
 from data_gen.ask import Asker, Model, Question
 from data_gen.endpoint import TeacherConfig
 from data_gen.journal import open_journal
+from data_gen.limits import BudgetReached
 from data_gen.progress import show
 
 MAX_GEN_TOKS = 256  # where a task does not say, as in the harness
@@ -32,6 +33,18 @@ def transformers_lm(path: str, **settings: Any) -> Any:
     class TransformersLM(HFLM):  # type: ignore[misc,unused-ignore]
         ended: dict[str, bool]
         truncated: int
+        language: str | None
+        apart: bool
+
+        def apply_chat_template(self, chat_history: Any, add_generation_prompt: bool = True) -> str:
+            """language: for templates that write it."""
+            self.chat_template_args = {"language": self.language} if self.language else {}
+            return str(super().apply_chat_template(chat_history, add_generation_prompt))
+
+        def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+            if not self.apart:
+                return super()._encode_pair(context, continuation)  # type: ignore[no-any-return,unused-ignore]
+            return self.tok_encode(context, False), self.tok_encode(continuation, False)
 
         def _loglikelihood_tokens(self, requests: Any, **kwargs: Any) -> list[tuple[float, bool]]:
             self.truncated += sum(len(before) + len(after) > self.max_length + 1 for _, before, after in requests)
@@ -49,7 +62,7 @@ def transformers_lm(path: str, **settings: Any) -> Any:
     import torch
 
     model = TransformersLM(pretrained=path, **{"device": "cuda" if torch.cuda.is_available() else "cpu"} | settings)
-    model.ended, model.truncated = {}, 0
+    model.ended, model.truncated, model.language, model.apart = {}, 0, None, False
     return model
 
 
@@ -60,11 +73,19 @@ def set_template(model: Any, template: str, stop_ids: Sequence[int]) -> None:
 
 
 @contextmanager
-def address_lm(url: str, model: str, output: str, max_cost: float | None) -> Iterator["AddressLM"]:
-    """A model at an address, its replies kept in the directory `output`. max_cost: US dollars; None where asking costs nothing."""
+def address_lm(
+    url: str, model: str, output: str, max_cost: float | None, prices: Sequence[float] = ()
+) -> Iterator["AddressLM"]:  # fmt: skip
+    """A model at an address, its replies kept in the directory `output`. max_cost: US dollars, None for no bound; prices: per
+    million tokens in and out.
+    """
+    if len(prices) not in (0, 2) or (max_cost is not None and not prices):
+        raise UsageError("a budget for models at addresses needs --price=IN --price=OUT, theirs in US dollars per million tokens")
     config = TeacherConfig(base_url=url, model=model)
+    if prices:
+        config.input_price, config.output_price = prices
     with open_journal(output) as opened, show() as progress:
-        named = Model(f"{model} {url}", model, lambda: url, config, own=max_cost is None)
+        named = Model(f"{model} {url}", model, lambda: url, config, own=not prices)
         yield AddressLM(Asker(opened, progress, max_cost), named)
 
 
@@ -81,22 +102,30 @@ class AddressLM(LM):
         super().__init__()
         self._asker, self._model = asker, model
         self.ended: dict[str, bool] = {}
+        self.unanswered: set[str] = set()  # contexts whose request failed for good
         self.truncated = 0
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         return json.dumps(chat_history, ensure_ascii=False)
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
-        """Raises UsageError where one request in twenty fails for good; a failed one among fewer is an empty answer."""
+        """Raises UsageError where more than one request in twenty fails for good, and where the budget is reached; what was
+        answered is kept. Of fewer that fail the answer is "", and `unanswered` has their contexts.
+        """
         asked = [(request.args[0], self._question(request.args[0], request.args[1])) for request in requests]
-        self._asker.ask(
-            self._model, (question for _, question in asked), title="answers", wanted=len(asked), max_errors=0.05, patient=True
-        )
+        try:
+            self._asker.ask(
+                self._model, (question for _, question in asked), title="answers", wanted=len(asked), max_errors=0.05, patient=True
+            )
+        except BudgetReached as stop:
+            raise UsageError(f"stopped at the budget: {stop}; the same command with a larger --max_cost goes on") from None
         texts = []
         for request, (context, question) in zip(requests, asked, strict=True):
             answer = self._asker.answer(self._model, question)
             until = [stop for stop in request.args[1].get("until") or [] if stop]
             text = answer.text if answer else ""
+            if answer is None:
+                self.unanswered.add(context)
             cut = postprocess_generated_text(text, until, None)
             self.ended[context] = answer is not None and (not answer.cut or cut != text)
             texts.append(cut)

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,9 @@ from data_gen.evaluation.find import Found, quiet
 from data_gen.evaluation.results import HIGHER, LOWER, NEITHER, Document, ModelResult, Score, write_result
 from data_gen.evaluation.statistics import interval
 from data_gen.evaluation.suites import TaskEntry
-from data_gen.languages import load_pack
+from data_gen.languages import ENGLISH, load_pack
 
+LANGUAGE = "ur"  # of answers where nobody says
 CHAT = ", chat"  # after a task's name: its prompts went through the chat template
 BITS = "bits_per_byte"
 NO_VALUE = ("bypass", "byte_perplexity", "word_perplexity")  # of no document; the perplexities follow from bits a byte
@@ -64,7 +65,10 @@ def evaluate_model(
         left_out |= one.left_out
         for chat in CHATS[one.entry.chat] if one.tasks else ():
             title = _title(one.entry, chat)
-            parts[title] = _part(model, one, chat, title, Path(output, "models", f"{name}.parts"), identity, limit, say, name)
+            parts[title] = _part(
+                model, one, chat, Path(output, "models", f"{name}.parts"), identity=identity, versions=versions or {}, limit=limit,
+                say=say, name=name,
+            )  # fmt: skip
             left_out |= {title: parts[title].left_out} if parts[title].left_out else {}
     seconds = sum(part.seconds for part in parts.values()) + model.seconds
     result = ModelResult(
@@ -77,8 +81,8 @@ def evaluate_model(
     return result
 
 
-def scores_of(lm: LM, found: Sequence[Found], limit: int = 0) -> list[Score]:
-    """The rows of a model that is at hand, nothing kept: of a run while it goes on. What it cannot do is left out."""
+def scores_of(lm: LM, found: Sequence[Found], limit: int = 0, say: Say = print) -> list[Score]:
+    """The rows of a model that is at hand, nothing kept: of a run while it goes on. What it cannot do is left out, and said."""
     rows: list[Score] = []
     for one in found:
         for chat in CHATS[one.entry.chat] if one.tasks else ():
@@ -87,6 +91,7 @@ def scores_of(lm: LM, found: Sequence[Found], limit: int = 0) -> list[Score]:
             except ValueError as error:
                 if not _is_usage_error(error):
                     raise
+                say(f"{_title(one.entry, chat)}: left out: {error}")
     return rows
 
 
@@ -104,11 +109,15 @@ class _Late:
         return self._model
 
 
-def _part(model: _Late, found: Found, chat: bool, title: str, place: Path, identity: str, limit: int, say: Say, name: str) -> Part:
+def _part(
+    model: _Late, found: Found, chat: bool, place: Path, *, identity: str, versions: Mapping[str, str], limit: int, say: Say,
+    name: str,
+) -> Part:  # fmt: skip
     """As it was found before, or asked now."""
-    entry = found.entry
+    entry, title = found.entry, _title(found.entry, chat)
     limit = _limit(entry, limit)
-    digest = _digest([dataclasses.asdict(entry), chat, limit, identity, [_task_digest(task) for task in found.tasks.values()]])
+    given = [dataclasses.asdict(entry), chat, limit, identity, dict(versions), _scoring()]
+    digest = _digest([given, [_task_digest(task) for task in found.tasks.values()]])
     path = place / f"{hashlib.sha256(title.encode()).hexdigest()[:16]}.json"
     if (known := _read_part(path)) and known.digest == digest:
         say(f"{name}: {title}: {len(known.documents):,} documents, asked before")
@@ -125,10 +134,13 @@ def _part(model: _Late, found: Found, chat: bool, title: str, place: Path, ident
             raise
         part.left_out = str(error)
     part.seconds, part.truncated = time.monotonic() - began, getattr(lm, "truncated", 0)
+    if unanswered := getattr(lm, "unanswered", None):
+        part.left_out = f"{len(unanswered)} documents: their requests failed for good; the same command asks them again"
+        lm.unanswered = set()  # type: ignore[attr-defined]
+    said = f"left out: {part.left_out}" if part.left_out else f"{len(part.documents):,} documents, {part.seconds:.0f} s"
+    say(f"{name}: {title}: {said}")
     if part.left_out:
-        say(f"{name}: {title}: left out: {part.left_out}")
         return part
-    say(f"{name}: {title}: {len(part.documents):,} documents, {part.seconds:.0f} s")
     place.mkdir(parents=True, exist_ok=True)
     new = path.with_suffix(".part")
     new.write_text(json.dumps(dataclasses.asdict(part), ensure_ascii=False), encoding="utf-8")
@@ -152,11 +164,21 @@ def _is_usage_error(error: ValueError) -> bool:
 def _read_part(path: Path) -> Part | None:
     if not path.exists():
         return None
-    stored = json.loads(path.read_text(encoding="utf-8"))
-    documents = [
-        Document(**one | {"values": {metric: tuple(pair) for metric, pair in one["values"].items()}}) for one in stored["documents"]
-    ]
-    return Part(**stored | {"documents": documents, "scores": [Score(**score) for score in stored["scores"]]})
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        documents = [
+            Document(**one | {"values": {metric: tuple(pair) for metric, pair in one["values"].items()}})
+            for one in stored["documents"]
+        ]
+        return Part(**stored | {"documents": documents, "scores": [Score(**score) for score in stored["scores"]]})
+    except (json.JSONDecodeError, KeyError, TypeError):  # of another version of this project: it is asked again
+        return None
+
+
+@lru_cache(maxsize=1)
+def _scoring() -> str:
+    """Changes with the code by which answers are scored."""
+    return _digest([Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("run.py", "scores.py", "refusals.py")])
 
 
 def _digest(value: Any) -> str:
@@ -184,9 +206,8 @@ def cannot(lm: LM, tasks: Any) -> str:
 
 def _asked(lm: LM, found: Found, chat: bool, title: str, limit: int) -> tuple[list[Document], list[Score]]:
     entry = found.entry
-    if hasattr(lm, "language"):
-        lm.language = load_pack(entry.language.partition("-")[0]).name if entry.language != "en" else "English"
-    lm.truncated = 0  # type: ignore[attr-defined]  # counted by backends that can
+    # What backends of this project know beside the harness's LM; others pass over it.
+    lm.language, lm.apart, lm.truncated = _name(entry.language), entry.apart, 0  # type: ignore[attr-defined]
     for task in found.tasks.values():
         check_choices(task, limit)
         task.set_fewshot_seed(SEED)
@@ -195,8 +216,7 @@ def _asked(lm: LM, found: Found, chat: bool, title: str, limit: int) -> tuple[li
             lm, {"tasks": found.tasks, "groups": {}, "group_map": {}}, limit=limit or None, bootstrap_iters=0, log_samples=True,
             apply_chat_template=chat, fewshot_as_multiturn=chat,
         )  # fmt: skip
-    if result is None:  # a process of several that is not the first
-        return [], []
+    assert result is not None  # every process of several has one: the model is one, whatever it is spread over
     documents: list[Document] = []
     whole: list[Score] = []
     better: dict[str, int] = {}
@@ -211,9 +231,17 @@ def _asked(lm: LM, found: Found, chat: bool, title: str, limit: int) -> tuple[li
         names = [name for name in entry.scores if name in scores.CORPUS_SCORES]
         texts, targets = [one.answer for one in answered], [one.target for one in answered]
         if names and all(targets):
-            rows += scores.corpus_scores(names, texts, targets, language=entry.language, task=title)
+            rows += scores.corpus_scores(names, texts, targets, language=entry.language or LANGUAGE, task=title)
     shown = [row for row in rows if not entry.main or row.metric in entry.main or row.metric in scores.METRICS]
     return documents, [_labelled(row, entry) for row in shown]
+
+
+def _name(language: str) -> str | None:
+    """In English; None where none is to be written."""
+    if language in ("", ENGLISH):
+        return "English" if language else None
+    pack = load_pack(language.partition("-")[0])
+    return pack.varieties[language].name if language in pack.varieties else pack.name
 
 
 def check_choices(task: Task, limit: int) -> None:
@@ -250,11 +278,12 @@ def _documents(
         category = next((str(document[key]) for key in ("category", "kind", "phenomenon", "subject") if document.get(key)), "")
         prompt = sample["arguments"][0][0]
         ended = getattr(lm, "ended", {}).get(prompt) if generated else None
+        if prompt in getattr(lm, "unanswered", ()):
+            continue
         if generated and entry.scores:
             wanted = [name for name in entry.scores if target or name not in ("exact", "number")]
-            own = scores.score_answer(
-                wanted, answer, target, language=document.get("language") or entry.language, ended=ended, category=category
-            )
+            language = document.get("language") or entry.language or LANGUAGE
+            own = scores.score_answer(wanted, answer, target, language=language, ended=ended, category=category)
             values |= own
             better |= {metric: scores.METRICS[metric].better for metric in own}
         yield Document(
@@ -328,30 +357,43 @@ def _of_all(
 
 def _labelled(score: Score, entry: TaskEntry) -> Score:
     note = entry.note or score.note
-    return dataclasses.replace(score, group=entry.group or score.group, note=note, language=entry.language)
+    return dataclasses.replace(score, group=entry.group or score.group, note=note, language=entry.language or LANGUAGE)
 
 
 # --- held-out records ---------------------------------------------------------------------------------------------------
 
 
-def heldout_tasks(rows: Sequence[Mapping[str, str]], language: str = "ur") -> list[Found]:
-    """Bits a byte of held-out records: of whole texts, and of first answers to their questions through the chat template.
+def heldout_tasks(rows: Sequence[Mapping[str, str]], where: str = "") -> list[Found]:
+    """Bits a byte of held-out records: of whole texts, and of first answers to their questions through the chat template, by
+    language where there are several.
 
-    rows: {"text"} or {"prompt", "answer"}. The same bytes for every model, whatever its tokenizer.
+    rows: {"language", "text"} or {"language", "system", "prompt", "answer"}; where: what they are from, for the report. The same
+    bytes for every model, whatever its tokenizer.
     """
-    texts = [{"text": row["text"]} for row in rows if "text" in row]
-    pairs = [{"prompt": row["prompt"], "answer": row["answer"]} for row in rows if "text" not in row]
+    bits = [{"metric": BITS, "aggregation": BITS, "higher_is_better": False}]
+    codes = sorted({row["language"] for row in rows})
     found = []
-    if texts:
-        task = _own_task("heldout_text", texts, output_type="loglikelihood_rolling", doc_to_text="", doc_to_target="{{text}}",
-                         metric_list=[{"metric": BITS, "aggregation": BITS, "higher_is_better": False}])  # fmt: skip
-        found.append(_own_found(task, "never", "held-out documents of the training data", language))
-    if pairs:
-        task = _own_task("heldout_answers", pairs, output_type="loglikelihood", doc_to_text="{{prompt}}",
-                         doc_to_target="{{answer}}", target_delimiter="", process_results=_bits_of_answer,
-                         metric_list=[{"metric": BITS, "aggregation": BITS, "higher_is_better": False}])  # fmt: skip
-        found.append(_own_found(task, "always", "answers to held-out questions of the training data", language))
+    for code in codes:
+        end = f"_{code}" if len(codes) > 1 else ""
+        some = [dict(row) for row in rows if row["language"] == code]
+        if texts := [row for row in some if "text" in row]:
+            task = _own_task(
+                f"heldout_text{end}", texts, output_type="loglikelihood_rolling", doc_to_text="", doc_to_target="{{text}}",
+                metric_list=bits,
+            )  # fmt: skip
+            found.append(_own_found(task, "never", f"held-out documents {where}".strip(), code))
+        if pairs := [row for row in some if "text" not in row]:
+            task = _own_task(
+                f"heldout_answers{end}", pairs, output_type="loglikelihood", doc_to_text="{{prompt}}", doc_to_target="{{answer}}",
+                description="{{system}}", target_delimiter="", process_results=_bits_of_answer, metric_list=bits,
+            )  # fmt: skip
+            found.append(_own_found(task, "always", f"answers to held-out questions {where}".strip(), code))
     return found
+
+
+def no_heldout(reason: str) -> Found:
+    """In the place of held-out records that cannot be had."""
+    return Found(TaskEntry(task="heldout"), {}, {"heldout": reason})
 
 
 def _own_task(name: str, rows: list[dict[str, str]], **config: Any) -> ConfigurableTask:
@@ -371,4 +413,4 @@ def _bits_of_answer(document: Mapping[str, str], results: Sequence[tuple[float, 
 
 def _own_found(task: ConfigurableTask, chat: Any, note: str, language: str) -> Found:
     name = str(task.config.task)
-    return Found(TaskEntry(task=name, chat=chat, group="Held out", note=note, language=language), {name: task}, {})
+    return Found(TaskEntry(task=name, chat=chat, group="Held out", note=note, language=language, apart=True), {name: task}, {})

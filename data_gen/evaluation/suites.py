@@ -10,10 +10,11 @@ Chat = Literal["never", "always", "both"]
 class TaskEntry:
     """task: a task or group of the harness. chat: whether its prompts go through the model's chat template; `both` is two rows.
 
-    num_fewshot: None is the task's own. limit: the first so many documents of each task; 0: all. scores: of what is generated
-    (scores.py): chrf, bleu, exact, stop, repetition, script, language, refusal. language: of the answers (BCP-47).
-    columns: what a local file of it must have, where its YAML does not say. optional: left out, with a line, where its data cannot
-    be had. group, note: heading and words in the report. main: the metrics that the report shows; empty: all.
+    num_fewshot: None is the task's own. limit: the first so many documents of each task; 0: all. scores: of what is generated,
+    names of scores.SCORES and CORPUS_SCORES. language: of the answers (BCP-47), for these and for templates that write it; "":
+    none is written. columns: what a local file of it must have, where its YAML does not say. optional: left out, with a line, where
+    its data cannot be had. apart: context and answer are encoded each by itself, as in training. group, note: heading and words in
+    the report. main: the metrics that the report shows; empty: all.
     """
 
     task: str
@@ -24,6 +25,7 @@ class TaskEntry:
     language: str = "ur"
     columns: tuple[str, ...] = ()
     optional: bool = False
+    apart: bool = False
     group: str = ""
     note: str = ""
     main: tuple[str, ...] = ()
