@@ -33,8 +33,8 @@ SHORTEST, EACH = 16, 4  # the smallest bucket of lengths; buckets up to twice a 
 ROW_TOKENS, GENERATION_ROWS, GENERATION_TOKENS = 16_384, 32, 65_536
 FEW_TOKENS, FEW_ROWS = 2048, 8  # what stays in a CPU's cache, beside weights that lie there
 LONGEST = 8192  # tokens that a model sees, where nobody says: more costs memory by its square
-WHOLE_SCORES = 1024  # tokens of a row up to which all attention scores are made at once
-CHUNK = 512  # scored tokens of a device whose logits exist at a time
+WHOLE_SCORES, FEW_SCORES = 1024, 128  # tokens of a row up to which all attention scores are made at once; on a CPU
+LOGITS, CHUNK = 2**26, 2048  # of a device that exist at a time, and of how many tokens at most
 MAX_GEN_TOKS = 256  # where a task does not say, as in the harness
 Scored = tuple[float, bool]  # log-likelihood in nats; whether greedy decoding would have written the same
 Asked = tuple[tuple[str, str] | None, list[int], list[int]]  # texts, ids of the context, ids of the continuation
@@ -73,6 +73,7 @@ class JaxLM(TemplateLM):
         self.loaded, self.language, self.apart = loaded, language, False
         self._max_length = max_length or min(longest, LONGEST)
         on_cpu = loaded.mesh.devices.flat[0].platform == "cpu"
+        self._whole_scores = FEW_SCORES if on_cpu else WHOLE_SCORES
         self._parts = batch_parts(loaded.mesh)
         self._row_tokens = (row_tokens or (FEW_TOKENS if on_cpu else ROW_TOKENS)) * self._parts
         self._generation_rows = generation_rows or (FEW_ROWS if on_cpu and in_cpu_cache(loaded.params) else GENERATION_ROWS)
@@ -216,7 +217,7 @@ class JaxLM(TemplateLM):
         mesh = self.loaded.mesh
         with jax.set_mesh(mesh):
             on_devices = put_batch(mesh, {name: array[None] for name, array in arrays.items()})
-            whole = length <= WHOLE_SCORES or mesh.shape["sequence"] > 1
+            whole = length <= self._whole_scores or mesh.shape["sequence"] > 1
             found = _scores(
                 self.loaded.params, on_devices, skeleton=self.loaded.skeleton, out=replicated(mesh),
                 attention="xla" if whole else "chunked",
@@ -329,5 +330,6 @@ def _scores(
     positions_BL = jnp.broadcast_to(jnp.arange(rows["tokens"].shape[1]), rows["tokens"].shape)
     hidden_BLD, _ = model(rows["tokens"], positions_BL=positions_BL, segment_ids_BL=rows["segment_ids"])
     hidden_BND = jnp.take_along_axis(hidden_BLD, rows["where"][..., None], axis=1)
-    logp_BN, greedy_BN = token_scores(model.head(), hidden_BND, rows["targets"], chunk=CHUNK)
+    chunk = min(CHUNK, max(LOGITS // model.config.padded_vocab_size, 1))
+    logp_BN, greedy_BN = token_scores(model.head(), hidden_BND, rows["targets"], chunk=chunk)
     return jax.lax.with_sharding_constraint(logp_BN, out), jax.lax.with_sharding_constraint(greedy_BN, out)

@@ -266,7 +266,7 @@ def test_on_a_mesh_that_splits_rows(base: str, ours: JaxLM) -> None:
 def test_long_rows_have_their_scores_made_in_chunks(base: str, ours: JaxLM, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = instances("loglikelihood", (" ".join(tiny.sentences(1, words=20)), " کتاب"))
     (expected,) = ours.loglikelihood(asked)
-    monkeypatch.setattr("alif_jax.harness.WHOLE_SCORES", 16)
+    monkeypatch.setattr(ours, "_whole_scores", 16)
     (found,) = ours.loglikelihood(asked)
     assert math.isclose(found[0], expected[0], abs_tol=1e-4)
 
