@@ -93,9 +93,10 @@ def evaluate(
     asked again. data: shards whose held-out records are measured on; else those of the last run among the models.
     """
     from data_gen.evaluation.find import find_tasks
+    from data_gen.evaluation.heldout import heldout_tasks, no_heldout
     from data_gen.evaluation.leaks import build_texts, find_leaks
     from data_gen.evaluation.report import write_report
-    from data_gen.evaluation.run import evaluate_model, heldout_tasks, no_heldout
+    from data_gen.evaluation.run import evaluate_model
 
     found = find_tasks(suite.tasks, data_dir=data_dir)
     texts = build_texts(found)
@@ -148,7 +149,7 @@ def table(results: Sequence[Any], output: str) -> str:
 
 
 def heldout_rows(directories: Sequence[str], most: int) -> list[dict[str, str]]:
-    """Held-out records as run.heldout_tasks wants them: texts, or first questions with their answers; as many of each directory."""
+    """Held-out records as heldout_tasks wants them: texts, or first questions with their answers; as many of each directory."""
     rows: list[dict[str, str]] = []
     for number, directory in enumerate(directories, start=1):
         for record in read_records(directory, "heldout"):

@@ -13,8 +13,9 @@ from lm_eval.api.task import ConfigurableTask
 
 from data_gen import UsageError
 from data_gen.evaluation.find import Found
+from data_gen.evaluation.heldout import heldout_tasks
 from data_gen.evaluation.results import HIGHER, LOWER, ModelResult, read_documents, read_result
-from data_gen.evaluation.run import evaluate_model, heldout_tasks, scores_of
+from data_gen.evaluation.run import evaluate_model, scores_of
 from data_gen.evaluation.statistics import interval
 from data_gen.evaluation.suites import TaskEntry
 

@@ -10,11 +10,10 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import datasets
 import lm_eval
 from lm_eval.api.model import LM
 from lm_eval.api.task import ConfigurableTask, Task
@@ -22,6 +21,7 @@ from lm_eval.api.task import ConfigurableTask, Task
 from data_gen import UsageError
 from data_gen.evaluation import scores
 from data_gen.evaluation.find import Found, quiet
+from data_gen.evaluation.heldout import BITS
 from data_gen.evaluation.results import HIGHER, LOWER, NEITHER, Document, ModelResult, Score, write_result
 from data_gen.evaluation.statistics import interval
 from data_gen.evaluation.suites import TaskEntry
@@ -29,7 +29,6 @@ from data_gen.languages import ENGLISH, load_pack
 
 LANGUAGE = "ur"  # of answers where nobody says
 CHAT = ", chat"  # after a task's name: its prompts went through the chat template
-BITS = "bits_per_byte"
 NO_VALUE = ("bypass", "byte_perplexity", "word_perplexity")  # of no document; the perplexities follow from bits a byte
 ALL_AT_ONCE = ("bleu", "chrf", "ter")  # of the harness: chrF2, and a BLEU that leaves ۔ on its word; ours stand instead
 SEED = 1234  # of the examples before a question: the harness's own
@@ -358,59 +357,3 @@ def _of_all(
 def _labelled(score: Score, entry: TaskEntry) -> Score:
     note = entry.note or score.note
     return dataclasses.replace(score, group=entry.group or score.group, note=note, language=entry.language or LANGUAGE)
-
-
-# --- held-out records ---------------------------------------------------------------------------------------------------
-
-
-def heldout_tasks(rows: Sequence[Mapping[str, str]], where: str = "") -> list[Found]:
-    """Bits a byte of held-out records: of whole texts, and of first answers to their questions through the chat template, by
-    language where there are several.
-
-    rows: {"language", "text"} or {"language", "system", "prompt", "answer"}; where: what they are from, for the report. The same
-    bytes for every model, whatever its tokenizer.
-    """
-    bits = [{"metric": BITS, "aggregation": BITS, "higher_is_better": False}]
-    codes = sorted({row["language"] for row in rows})
-    found = []
-    for code in codes:
-        end = f"_{code}" if len(codes) > 1 else ""
-        some = [dict(row) for row in rows if row["language"] == code]
-        if texts := [row for row in some if "text" in row]:
-            task = _own_task(
-                f"heldout_text{end}", texts, output_type="loglikelihood_rolling", doc_to_text="", doc_to_target="{{text}}",
-                metric_list=bits,
-            )  # fmt: skip
-            found.append(_own_found(task, "never", f"held-out documents {where}".strip(), code))
-        if pairs := [row for row in some if "text" not in row]:
-            task = _own_task(
-                f"heldout_answers{end}", pairs, output_type="loglikelihood", doc_to_text="{{prompt}}", doc_to_target="{{answer}}",
-                description="{{system}}", target_delimiter="", process_results=_bits_of_answer, metric_list=bits,
-            )  # fmt: skip
-            found.append(_own_found(task, "always", f"answers to held-out questions {where}".strip(), code))
-    return found
-
-
-def no_heldout(reason: str) -> Found:
-    """In the place of held-out records that cannot be had."""
-    return Found(TaskEntry(task="heldout"), {}, {"heldout": reason})
-
-
-def _own_task(name: str, rows: list[dict[str, str]], **config: Any) -> ConfigurableTask:
-    splits = {"test": datasets.Dataset.from_list(rows)}
-    fields = {"task": name, "test_split": "test", "num_fewshot": 0, "custom_dataset": partial(_given, splits), **config}
-    with quiet():
-        return ConfigurableTask(config=fields)
-
-
-def _given(splits: dict[str, datasets.Dataset], **_: Any) -> dict[str, datasets.Dataset]:
-    return splits
-
-
-def _bits_of_answer(document: Mapping[str, str], results: Sequence[tuple[float, bool]]) -> dict[str, tuple[float, int]]:
-    return {BITS: (results[0][0], len(document["answer"].encode()))}
-
-
-def _own_found(task: ConfigurableTask, chat: Any, note: str, language: str) -> Found:
-    name = str(task.config.task)
-    return Found(TaskEntry(task=name, chat=chat, group="Held out", note=note, language=language, apart=True), {name: task}, {})
