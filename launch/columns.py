@@ -198,6 +198,8 @@ def _url(name: str, place: str, loading: Loading) -> Column:
     model, _, url = place.partition("@")
     if not model or "://" not in url:
         raise UsageError(f"--compare=url:{place}: expected url:NAME@http://HOST:PORT/v1, the model's name as its server calls it")
+    if len(loading.prices) not in (0, 2) or (loading.max_cost is not None and not loading.prices):
+        raise UsageError("--max_cost needs --price=IN --price=OUT, what the address takes in US dollars per million tokens")
     about = {"path": url, "model": model, "template": "the server's own"}
 
     def load(open_ones: ExitStack) -> Any:

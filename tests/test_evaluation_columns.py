@@ -146,6 +146,22 @@ def test_a_model_at_an_address(place: Path, tmp_path: Path) -> None:
     assert {one.answer for one in read_documents(str(tmp_path), "m")} == {"جی ہاں، یہ ٹھیک ہے۔"}
 
 
+def test_a_budget_for_an_address(place: Path, tmp_path: Path) -> None:
+    def asked(**given: Any) -> Any:
+        loading = Loading(str(tmp_path), template=TEMPLATE, **given)
+        return columns(str(place / "base"), [f"url:m@{server.base_url}"], loading)[1:]
+
+    with LocalTeacher([Answer(body=completion("جی ہاں"))] * 3) as server:
+        with pytest.raises(UsageError, match="--max_cost needs --price=IN --price=OUT"):
+            asked(max_cost=1.0)
+        suite = SuiteConfig(name="prompts", tasks=SUITE.tasks[2:])
+        with pytest.raises(UsageError, match="stopped at the budget: .* a larger --max_cost goes on"):
+            evaluation.evaluate(asked(max_cost=1e-9, prices=(1.0, 1.0)), suite, str(tmp_path), command="x", limit=3)
+        assert not server.asked
+        (result,) = evaluation.evaluate(asked(max_cost=1.0, prices=(1.0, 1.0)), suite, str(tmp_path), command="x", limit=3)
+    assert result.scores and not result.left_out and sum(server.asked.values()) == 3
+
+
 def test_shards_that_are_gone_are_told(place: Path, tmp_path: Path) -> None:
     shutil.copytree(place / "cpt", tmp_path / "run")
     config = json.loads((tmp_path / "run" / "config.json").read_text())

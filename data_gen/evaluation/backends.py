@@ -79,8 +79,6 @@ def address_lm(
     """A model at an address, its replies kept in the directory `output`. max_cost: US dollars, None for no bound; prices: per
     million tokens in and out.
     """
-    if len(prices) not in (0, 2) or (max_cost is not None and not prices):
-        raise UsageError("a budget for models at addresses needs --price=IN --price=OUT, theirs in US dollars per million tokens")
     config = TeacherConfig(base_url=url, model=model)
     if prices:
         config.input_price, config.output_price = prices
