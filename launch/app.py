@@ -17,6 +17,7 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -95,6 +96,24 @@ def stop_as_interrupt() -> list[int]:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)
     return came
+
+
+@contextmanager
+def stoppable(then: str = "") -> Iterator[None]:
+    """Around what asks models and can be gone on with: a stop says so and ends with exit code 77 (budget reached), 75 (SIGTERM,
+    SIGHUP) or 130 (Ctrl-C). then: what else can be done at the budget.
+    """
+    from data_gen.limits import BudgetReached
+
+    terminated = stop_as_interrupt()
+    try:
+        yield
+    except BudgetReached as stop:
+        print(f"stopped at the budget: {stop}. A larger --max_cost goes on from here{then}")
+        sys.exit(77)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here")
+        sys.exit(75 if terminated else 130)
 
 
 def _usage_errors() -> tuple[type[Exception], ...]:

@@ -16,7 +16,6 @@ from data_gen import UsageError
 from data_gen.ingest_config import IngestConfig
 from launch import app
 
-TERMINATED, INTERRUPTED = 75, 130
 CONFIG = app.config_flag("configs/ingest.py")
 WORKDIR = flags.DEFINE_string("workdir", "runs/ingest", "directory of the run, or its fsspec URL; is made if it is not there")
 
@@ -28,12 +27,8 @@ def main(argv: list[str]) -> None:
         from data_gen.ingest import run
     except ImportError as error:
         raise UsageError(f"cleaning web text needs {error.name}: pip install '.[data,ingest]'") from error
-    terminated = app.stop_as_interrupt()
-    try:
+    with app.stoppable():
         summary = run(CONFIG.value, WORKDIR.value, say=lambda line: print(line, flush=True))
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here")
-        sys.exit(TERMINATED if terminated else INTERRUPTED)
     if summary:
         print(summary)
 

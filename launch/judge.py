@@ -17,11 +17,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data_gen import UsageError
 from data_gen.evaluation.judge import JudgeConfig, run
 from data_gen.evaluation.report import write_again
-from data_gen.limits import BudgetReached
 from data_gen.progress import show
 from launch import app
 
-BUDGET_REACHED, TERMINATED, INTERRUPTED = 77, 75, 130
 CONFIG = app.config_flag("configs/judge.py")
 EVALUATION = flags.DEFINE_string("evaluation", None, "an evaluation's directory; verdicts go there too", required=True)
 MODEL = flags.DEFINE_list("model", None, "the model's name in the evaluation, or several: a,b", required=True)
@@ -38,20 +36,13 @@ def main(argv: list[str]) -> None:
         raise UsageError(f"--config gave a {type(CONFIG.value).__name__}; judge needs a JudgeConfig, such as configs/judge.py")
     if SINGLE.value == bool(AGAINST.value) or (AGAINST_ANSWERS.value and SINGLE.value):
         raise UsageError("give --against=NAME (perhaps with --against_answers) to compare two models, or --single for marks")
-    terminated = app.stop_as_interrupt()
-    try:
+    with app.stoppable():
         with show() as progress:
             said = run(
                 CONFIG.value, EVALUATION.value, MODEL.value, AGAINST.value, tasks=TASKS.value, answers=ANSWERS.value,
                 against_answers=AGAINST_ANSWERS.value, show=progress, max_cost=MAX_COST.value,
             )  # fmt: skip
         print(said + (f"\nreport  {Path(EVALUATION.value, 'report.html')}" if write_again(EVALUATION.value) else ""))
-    except BudgetReached as stop:
-        print(f"stopped at the budget: {stop}. A larger --max_cost goes on from here")
-        sys.exit(BUDGET_REACHED)
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here")
-        sys.exit(TERMINATED if terminated else INTERRUPTED)
 
 
 if __name__ == "__main__":

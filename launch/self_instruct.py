@@ -15,13 +15,11 @@ from absl import flags
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data_gen import UsageError
 from data_gen.estimate import estimate
-from data_gen.limits import BudgetReached
 from data_gen.progress import show
 from data_gen.self_instruct import SelfInstructConfig
 from data_gen.self_instruct import run as generate
 from launch import app
 
-BUDGET_REACHED, TERMINATED, INTERRUPTED = 77, 75, 130
 CONFIG = app.config_flag()
 WORKDIR = flags.DEFINE_string("workdir", None, "local directory of the run; is made if it is not there", required=True)
 MAX_COST = flags.DEFINE_float("max_cost", None, "US dollars that all runs on this directory may cost together")
@@ -40,20 +38,14 @@ def main(argv: list[str]) -> None:
     if PUSH.value:
         from alif_jax import hub  # brings JAX, seconds that nobody else waits for
         hub.check_push(PUSH.value, WORKDIR.value, "workdir")
-    terminated, command = app.stop_as_interrupt(), shlex.join(["python", *sys.argv])
-    try:
+    command = shlex.join(["python", *sys.argv])
+    with app.stoppable("; --parse_only writes what there is"):
         with show() as progress:
             run = partial(generate, CONFIG.value, WORKDIR.value, show=progress, command=command, jsonl=bool(PUSH.value))
             summary = run(max_cost=MAX_COST.value, parse_only=PARSE_ONLY.value)
         print(summary)
         if PUSH.value:
             print(hub.push(summary.data_dir, PUSH.value, public=PUBLIC.value, repo_type="dataset"))
-    except BudgetReached as stop:
-        print(f"stopped at the budget: {stop}. A larger --max_cost goes on from here; --parse_only writes what there is")
-        sys.exit(BUDGET_REACHED)
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here")
-        sys.exit(TERMINATED if terminated else INTERRUPTED)
 
 
 if __name__ == "__main__":

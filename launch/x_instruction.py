@@ -17,7 +17,6 @@ from absl import flags
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data_gen import UsageError
-from data_gen.limits import BudgetReached
 from data_gen.progress import show
 from data_gen.x_instruction.config import XInstructionConfig
 from data_gen.x_instruction.run import run
@@ -25,7 +24,6 @@ from data_gen.x_instruction.work import STAGES
 from launch import app
 from launch.children import Children
 
-BUDGET_REACHED, TERMINATED, INTERRUPTED = 77, 75, 130
 CONFIG = app.config_flag()
 WORKDIR = flags.DEFINE_string("workdir", None, "local directory of the run; is made if it is not there", required=True)
 FROM = flags.DEFINE_enum("from", "", ["", *STAGES], "the first stage; it is made again even if it is finished")
@@ -37,8 +35,8 @@ MAX_COST = flags.DEFINE_float("max_cost", None, "US dollars that the teacher may
 def main(argv: list[str]) -> None:
     if not isinstance(CONFIG.value, XInstructionConfig):
         raise UsageError(f"--config gave a {type(CONFIG.value).__name__}; x_instruction needs an XInstructionConfig")
-    terminated, command = app.stop_as_interrupt(), shlex.join(["python", *sys.argv])
-    try:
+    command = shlex.join(["python", *sys.argv])
+    with app.stoppable():
         with show() as progress:
             said = run(
                 CONFIG.value, WORKDIR.value, show=progress,
@@ -46,12 +44,6 @@ def main(argv: list[str]) -> None:
                 first=FROM.value, last=TO.value, languages=tuple(LANGUAGES.value), max_cost=MAX_COST.value, command=command,
             )  # fmt: skip
         print(said)
-    except BudgetReached as stop:
-        print(f"stopped at the budget: {stop}. A larger --max_cost goes on from here")
-        sys.exit(BUDGET_REACHED)
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here")
-        sys.exit(TERMINATED if terminated else INTERRUPTED)
 
 
 if __name__ == "__main__":
