@@ -55,22 +55,20 @@ class JaxLM(TemplateLM):
     """`lm_eval.simple_evaluate(model=JaxLM(loaded), tasks=[…])`.
 
     row_tokens: tokens of a device's batch, padding included, so that short rows are many; generation_rows: prompts of a batch;
-    0: as many as suit the device.
-    language: English name, for chat templates that write it where the prompt does not. max_length: of context and
-    continuation; 0: the model's own, 8,192 at most. apart: context and continuation are encoded each by itself, as in training.
+    0: as many as suit the device. max_length: of context and continuation; 0: the model's own, 8,192 at most.
 
-    truncated: how many requests were cut from the left since it was last set. ended: by context, whether the answer generated to it
-    ended by itself.
+    To be set: language, its English name, for chat templates that write it where the prompt does not; apart: context and
+    continuation are encoded each by itself, as in training. To be read: truncated, how many requests were cut from the left since
+    it was last set; ended: by context, whether the answer generated to it ended by itself.
     """
 
-    def __init__(
-        self, loaded: Loaded, *, row_tokens: int = 0, generation_rows: int = 0, language: str | None = None, max_length: int = 0
-    ) -> None:
+    def __init__(self, loaded: Loaded, *, row_tokens: int = 0, generation_rows: int = 0, max_length: int = 0) -> None:
         super().__init__()
         longest = loaded.config.max_position_embeddings
         if max_length > longest:
             raise UsageError(f"max_length={max_length}: the model was made for {longest} positions")
-        self.loaded, self.language, self.apart = loaded, language, False
+        self.loaded, self.apart = loaded, False
+        self.language: str | None = None
         self._max_length = max_length or min(longest, LONGEST)
         on_cpu = loaded.mesh.devices.flat[0].platform == "cpu"
         self._whole_scores = FEW_SCORES if on_cpu else WHOLE_SCORES
@@ -185,14 +183,14 @@ class JaxLM(TemplateLM):
         return tqdm(total=total, desc=what, leave=False, disable=self._silent or None)
 
     def _batches(self, rows: list[Row]) -> Iterator[list[Row]]:
-        """The longest first, as many of like length (none under half of it) as make the tokens of a batch."""
-        rows = sorted(rows, key=lambda row: len(row.tokens), reverse=True)
-        while rows:
-            length = self._length(len(rows[0].tokens))
-            many = max(self._row_tokens // length // self._parts, 1) * self._parts
-            alike = next((place for place, row in enumerate(rows) if 2 * len(row.tokens) < length and place), len(rows))
-            yield rows[: min(many, alike)]
-            rows = rows[min(many, alike) :]
+        """The longest first, as many of like length (none under half of the first) as make the tokens of a batch."""
+        rows, start = sorted(rows, key=lambda row: len(row.tokens), reverse=True), 0
+        while start < len(rows):
+            longest = len(rows[start].tokens)
+            many = max(self._row_tokens // self._length(longest) // self._parts, 1) * self._parts
+            batch = [row for row in rows[start : start + many] if 2 * len(row.tokens) >= longest]  # its first ones, they are sorted
+            yield batch
+            start += len(batch)
 
     def _length(self, tokens: int, shortest: int = SHORTEST) -> int:
         """A bucket that the mesh can split along its `sequence` axis."""

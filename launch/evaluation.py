@@ -17,6 +17,8 @@ from typing import Any
 
 import jax
 
+import alif_jax
+import data_gen
 from alif_jax import files
 from alif_jax.data.tfrecord import read_records
 from alif_jax.evaluate import evaluate_loss, loss_table
@@ -30,6 +32,7 @@ from launch.columns import Column
 
 SUITES = "configs/evaluation.py"
 VERSIONS = ("alif-jax", "lm_eval", "jax", "flax", "sacrebleu", "datasets", "tokenizers", "transformers", "torch")
+REFUSED = (alif_jax.UsageError, data_gen.UsageError)  # what a model cannot do is left out with the reason
 HELDOUT = 500  # records that bits a byte are measured on, at most
 
 
@@ -115,6 +118,7 @@ def evaluate(
             results.append(evaluate_model(
                 partial(column.load, open_ones), found, name=column.name, kind=column.kind, about=column.about,
                 identity=column.identity, output=output, say=say, limit=limit, price_per_hour=price_per_hour, versions=versions(),
+                refused=REFUSED,
             ))  # fmt: skip
     if all(not result.scores and result.left_out for result in results):
         raise UsageError(f"nothing could be asked: {next(iter(results[-1].left_out.values()))}")
@@ -204,7 +208,7 @@ def watch(name: str, limit: int) -> Callable[[Loaded], dict[str, float]]:
             say(line)
 
     def metrics(loaded: Loaded) -> dict[str, float]:
-        rows = scores_of(JaxLM(loaded), found, limit, tell)
+        rows = scores_of(JaxLM(loaded), found, limit, tell, REFUSED)
         return {f"{name}/{row.task}/{row.metric}": row.value for row in rows}
 
     return metrics

@@ -27,11 +27,14 @@ def main(argv: list[str]) -> None:
     from alif_jax import UsageError  # JAX must not be touched before the processes are connected
     from alif_jax.guards import EXIT_NOT_FINITE, EXIT_PREEMPTED, NotFinite, Preempted
     from alif_jax.train import TrainConfig, fit
-    from launch import evaluation
 
     if not isinstance(CONFIG.value, TrainConfig):
         raise UsageError(f"--config gave a {type(CONFIG.value).__name__}; train.py needs a TrainConfig")
-    suite = evaluation.watch(CONFIG.value.suite, CONFIG.value.suite_limit) if CONFIG.value.suite else None
+    suite = None
+    if CONFIG.value.suite:
+        from launch import evaluation  # a second or two that others need not wait for
+
+        suite = evaluation.watch(CONFIG.value.suite, CONFIG.value.suite_limit)
     try:
         fit(CONFIG.value, WORKDIR.value, resume=RESUME.value, script_share=script_share, suite=suite)
     except Preempted as reason:

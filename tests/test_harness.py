@@ -21,7 +21,7 @@ from lm_eval.models.huggingface import HFLM
 
 from alif_jax import UsageError
 from alif_jax.generate import generate_ids
-from alif_jax.harness import JaxLM, bucket
+from alif_jax.harness import JaxLM, Row, bucket
 from alif_jax.load import NOTHING_TRAINED, load_model
 from alif_jax.model import skeleton
 from alif_jax.sharding import MeshConfig, make_mesh
@@ -280,6 +280,17 @@ def test_which_answers_ended_by_themselves(ours: JaxLM, monkeypatch: pytest.Monk
     settings = {"until": ["پانی"], "max_gen_toks": 8}
     assert ours.generate_until(instances("generate_until", ("دن الف", settings), ("دن", settings))) == ["کتاب "] * 2
     assert ours.ended["دن"]
+
+
+def test_batches_are_of_like_length(ours: JaxLM) -> None:
+    """None under half of the longest, all there, in order; very short rows too share a batch, and the first is never left alone."""
+    lengths = [70, 60, 36, 34, 30, 20, *[5] * 40, *[2] * 30, 1]
+    rows = [Row((0,) * length, [(0, 0)], [(number, [0])]) for number, length in enumerate(lengths)]
+    batches = [[len(row.tokens) for row in batch] for batch in ours._batches(random.Random(0).sample(rows, len(rows)))]
+    assert [length for batch in batches for length in batch] == lengths
+    assert all(2 * min(batch) >= max(batch) for batch in batches)
+    assert [batch for batch in batches if batch[0] < 16] == [[5] * 40, [*[2] * 30, 1]]
+    assert all(ours._length(batch[0]) * len(batch) <= ours._row_tokens for batch in batches)
 
 
 def test_buckets(monkeypatch: pytest.MonkeyPatch) -> None:

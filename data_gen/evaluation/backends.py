@@ -25,12 +25,9 @@ MAX_GEN_TOKS = 256  # where a task does not say, as in the harness
 
 def transformers_lm(path: str, **settings: Any) -> Any:
     """The harness's Hugging Face backend, on a GPU where there is one. settings: of HFLM (dtype, batch_size, device)."""
-    try:
-        from lm_eval.models.huggingface import HFLM
-    except ModuleNotFoundError as error:
-        raise UsageError(f"hf:{path} needs {error.name}; pip install -e '.[verify]', or give the model's address: url:…") from None
+    from lm_eval.models.huggingface import HFLM
 
-    class TransformersLM(HFLM):  # type: ignore[misc,unused-ignore]
+    class TransformersLM(HFLM):
         ended: dict[str, bool]
         truncated: int
         language: str | None
@@ -43,12 +40,12 @@ def transformers_lm(path: str, **settings: Any) -> Any:
 
         def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
             if not self.apart:
-                return super()._encode_pair(context, continuation)  # type: ignore[no-any-return,unused-ignore]
+                return super()._encode_pair(context, continuation)
             return self.tok_encode(context, False), self.tok_encode(continuation, False)
 
         def _loglikelihood_tokens(self, requests: Any, **kwargs: Any) -> list[tuple[float, bool]]:
             self.truncated += sum(len(before) + len(after) > self.max_length + 1 for _, before, after in requests)
-            return super()._loglikelihood_tokens(requests, **kwargs)  # type: ignore[no-any-return,unused-ignore]
+            return super()._loglikelihood_tokens(requests, **kwargs)
 
         def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
             """An answer shorter than it might be has ended."""

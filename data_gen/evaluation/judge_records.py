@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from data_gen import UsageError
+from data_gen.evaluation.results import replace_text
 
 RECORDS = "judge.json"
 _SAME = ("kind", "model", "against", "judge", "tasks")  # a comparison made again has these in common
@@ -28,10 +29,8 @@ def read_judge(directory: str) -> list[dict[str, Any]]:
 def store(directory: str, record: dict[str, Any]) -> None:
     """Puts a comparison into judge.json, in place of the same one made before."""
     others = [one for one in read_judge(directory) if any(one.get(name) != record.get(name) for name in _SAME)]
-    path = Path(directory, RECORDS)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps({"comparisons": [*others, record]}, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    part.replace(path)
+    text = json.dumps({"comparisons": [*others, record]}, ensure_ascii=False, indent=1) + "\n"
+    replace_text(Path(directory, RECORDS), text)
 
 
 def table(records: Sequence[dict[str, Any]]) -> str:

@@ -17,7 +17,6 @@ from data_gen.evaluation import report_page
 from data_gen.evaluation.judge import read_judge
 from data_gen.evaluation.report_facts import (
     BAD,
-    LANGUAGE,
     SIGNS,
     WORSE,
     Facts,
@@ -37,7 +36,7 @@ from data_gen.evaluation.report_facts import (
 )  # fmt: skip
 from data_gen.evaluation.report_rows import gather
 from data_gen.evaluation.report_sections import judge_section, leaks_section, running_section
-from data_gen.evaluation.results import ModelResult, read_result
+from data_gen.evaluation.results import LANGUAGE, ModelResult, read_result, replace_text
 from data_gen.languages import Pack
 
 ABOUT = "report.json"  # what the report was written from, beside the models' results
@@ -68,9 +67,7 @@ def write_report(
     }
     try:
         for name, text in texts.items():
-            part = Path(output, name + ".part")
-            part.write_text(text, encoding="utf-8")
-            part.replace(Path(output, name))
+            replace_text(Path(output, name), text)
     except OSError as error:
         raise UsageError(f"the report in {output} cannot be written: {error}; make room there") from error
 

@@ -9,14 +9,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from data_gen.evaluation.results import LOWER, NEITHER, Document, ModelResult, Score
+from data_gen.evaluation.results import LANGUAGE, LOWER, NEITHER, Document, ModelResult, Score
 from data_gen.evaluation.scores import METRICS
 from data_gen.languages import Pack, load_pack, packs
 
 BETTER, WORSE, UNCLEAR = "better", "worse", "unclear"  # as statistics.verdict says them
 SIGNS = {WORSE: "▼", BETTER: "▲", UNCLEAR: "~"}
 BAD = "✗"  # what a reader should know before believing a figure
-LANGUAGE = "ur"  # in whose type samples are set where their own language, such as English, needs none
 Form = Literal["share", "corpus", "plain"]
 
 

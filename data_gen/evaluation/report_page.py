@@ -10,7 +10,6 @@ from data_gen.charts import is_own, prose, style
 from data_gen.evaluation.report_facts import (
     BAD,
     BETTER,
-    LANGUAGE,
     SIGNS,
     UNCLEAR,
     WORSE,
@@ -31,7 +30,7 @@ from data_gen.evaluation.report_facts import (
     pack_of,
     standing,
 )
-from data_gen.evaluation.results import Document
+from data_gen.evaluation.results import LANGUAGE, Document
 from data_gen.languages import Pack
 
 # Of what got worse: on any ground of charts.py its contrast is at least 4.5 (a test computes it). What got better is in the

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from data_gen import UsageError
-from data_gen.evaluation.report_facts import LANGUAGE, UNCLEAR, Change, Facts, Form, Row, Sample
-from data_gen.evaluation.results import NEITHER, Document, ModelResult, Score, read_documents
+from data_gen.evaluation.report_facts import UNCLEAR, Change, Facts, Form, Row, Sample
+from data_gen.evaluation.results import LANGUAGE, NEITHER, Document, ModelResult, Score, read_documents
 from data_gen.evaluation.scores import CORPUS_SCORES, corpus_difference
 from data_gen.evaluation.statistics import difference, verdict
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 HIGHER, LOWER, NEITHER = 1, -1, 0  # which way is better
+LANGUAGE = "ur"  # of answers where nobody says
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +50,7 @@ class Score:
     signature: str = ""
     group: str = ""
     note: str = ""
-    language: str = "ur"
+    language: str = LANGUAGE
 
     @property
     def key(self) -> tuple[str, str]:
@@ -86,11 +87,12 @@ def write_result(output: str, result: ModelResult, documents: Sequence[Document]
     place = Path(output, "models")
     place.mkdir(parents=True, exist_ok=True)
     lines = "".join(json.dumps(dataclasses.asdict(one), ensure_ascii=False) + "\n" for one in documents)
-    _replace(place / f"{result.name}.documents.jsonl", lines)
-    _replace(place / f"{result.name}.json", json.dumps(dataclasses.asdict(result), ensure_ascii=False, indent=1) + "\n")
+    replace_text(place / f"{result.name}.documents.jsonl", lines)
+    replace_text(place / f"{result.name}.json", json.dumps(dataclasses.asdict(result), ensure_ascii=False, indent=1) + "\n")
 
 
-def _replace(path: Path, text: str) -> None:
+def replace_text(path: Path, text: str) -> None:
+    """In one step: a kill leaves the old file or the new one."""
     part = path.with_name(path.name + ".part")
     part.write_text(text, encoding="utf-8")
     part.replace(path)
@@ -112,6 +114,9 @@ def read_documents(output: str, name: str) -> Iterator[Document]:
     """In the order of tasks and documents."""
     with Path(output, "models", f"{name}.documents.jsonl").open(encoding="utf-8") as file:
         for line in file:
-            stored = json.loads(line)
-            values = {metric: (pair[0], pair[1]) for metric, pair in stored["values"].items()}
-            yield Document(**stored | {"values": values})
+            yield document_of(json.loads(line))
+
+
+def document_of(stored: dict[str, Any]) -> Document:
+    """From JSON, which has no tuples."""
+    return Document(**stored | {"values": {metric: (pair[0], pair[1]) for metric, pair in stored["values"].items()}})

@@ -22,18 +22,29 @@ from data_gen import UsageError
 from data_gen.evaluation import scores
 from data_gen.evaluation.find import Found, quiet
 from data_gen.evaluation.heldout import BITS
-from data_gen.evaluation.results import HIGHER, LOWER, NEITHER, Document, ModelResult, Score, write_result
+from data_gen.evaluation.results import (
+    HIGHER,
+    LANGUAGE,
+    LOWER,
+    NEITHER,
+    Document,
+    ModelResult,
+    Score,
+    document_of,
+    replace_text,
+    write_result,
+)  # fmt: skip
 from data_gen.evaluation.statistics import interval
 from data_gen.evaluation.suites import TaskEntry
 from data_gen.languages import ENGLISH, load_pack
 
-LANGUAGE = "ur"  # of answers where nobody says
 CHAT = ", chat"  # after a task's name: its prompts went through the chat template
 NO_VALUE = ("bypass", "byte_perplexity", "word_perplexity")  # of no document; the perplexities follow from bits a byte
 ALL_AT_ONCE = ("bleu", "chrf", "ter")  # of the harness: chrF2, and a BLEU that leaves ۔ on its word; ours stand instead
 SEED = 1234  # of the examples before a question: the harness's own
 CHATS = {"never": (False,), "always": (True,), "both": (False, True)}
 Say = Callable[[str], None]
+Errors = tuple[type[Exception], ...]
 
 
 @dataclass(kw_only=True)
@@ -51,11 +62,13 @@ class Part:
 def evaluate_model(
     load: Callable[[], LM], found: Sequence[Found], *, name: str, kind: str, about: Mapping[str, Any], identity: str, output: str,
     say: Say, limit: int = 0, price_per_hour: float | None = None, versions: Mapping[str, str] | None = None,
+    refused: Errors = (UsageError,),
 ) -> ModelResult:  # fmt: skip
     """Asks what was not asked before, and writes the model's result. load: called when something is to be asked.
 
     identity: what makes the model this one, beside its address: the same is not asked again. limit: of documents a task, over the
-    entry's own. A task that fails on this model (no chat template, an empty choice) is left out with the reason.
+    entry's own. A task that fails on this model (no chat template, an empty choice) is left out with the reason: what raises one of
+    `refused`, this package's and that of the package that has the model.
     """
     began, model = time.strftime("%Y-%m-%d %H:%M"), _Late(load)
     parts: dict[str, Part] = {}
@@ -66,7 +79,7 @@ def evaluate_model(
             title = _title(one.entry, chat)
             parts[title] = _part(
                 model, one, chat, Path(output, "models", f"{name}.parts"), identity=identity, versions=versions or {}, limit=limit,
-                say=say, name=name,
+                say=say, name=name, refused=refused,
             )  # fmt: skip
             left_out |= {title: parts[title].left_out} if parts[title].left_out else {}
     seconds = sum(part.seconds for part in parts.values()) + model.seconds
@@ -80,16 +93,14 @@ def evaluate_model(
     return result
 
 
-def scores_of(lm: LM, found: Sequence[Found], limit: int = 0, say: Say = print) -> list[Score]:
+def scores_of(lm: LM, found: Sequence[Found], limit: int = 0, say: Say = print, refused: Errors = (UsageError,)) -> list[Score]:
     """The rows of a model that is at hand, nothing kept: of a run while it goes on. What it cannot do is left out, and said."""
     rows: list[Score] = []
     for one in found:
         for chat in CHATS[one.entry.chat] if one.tasks else ():
             try:
                 rows += _asked(lm, one, chat, _title(one.entry, chat), _limit(one.entry, limit))[1]
-            except ValueError as error:
-                if not _is_usage_error(error):
-                    raise
+            except refused as error:
                 say(f"{_title(one.entry, chat)}: left out: {error}")
     return rows
 
@@ -110,7 +121,7 @@ class _Late:
 
 def _part(
     model: _Late, found: Found, chat: bool, place: Path, *, identity: str, versions: Mapping[str, str], limit: int, say: Say,
-    name: str,
+    name: str, refused: Errors,
 ) -> Part:  # fmt: skip
     """As it was found before, or asked now."""
     entry, title = found.entry, _title(found.entry, chat)
@@ -128,22 +139,18 @@ def _part(
         return part
     try:
         part.documents, part.scores = _asked(lm, found, chat, title, limit)
-    except ValueError as error:
-        if not _is_usage_error(error):
-            raise
+    except refused as error:
         part.left_out = str(error)
     part.seconds, part.truncated = time.monotonic() - began, getattr(lm, "truncated", 0)
     if unanswered := getattr(lm, "unanswered", None):
         part.left_out = f"{len(unanswered)} documents: their requests failed for good; the same command asks them again"
-        lm.unanswered = set()  # type: ignore[attr-defined]
+        unanswered.clear()
     said = f"left out: {part.left_out}" if part.left_out else f"{len(part.documents):,} documents, {part.seconds:.0f} s"
     say(f"{name}: {title}: {said}")
     if part.left_out:
         return part
     place.mkdir(parents=True, exist_ok=True)
-    new = path.with_suffix(".part")
-    new.write_text(json.dumps(dataclasses.asdict(part), ensure_ascii=False), encoding="utf-8")
-    new.replace(path)
+    replace_text(path, json.dumps(dataclasses.asdict(part), ensure_ascii=False))
     return part
 
 
@@ -155,20 +162,12 @@ def _limit(entry: TaskEntry, limit: int) -> int:
     return min(limit or entry.limit, entry.limit or limit)
 
 
-def _is_usage_error(error: ValueError) -> bool:
-    """This package's, or that of the package that has the model, which is not imported here."""
-    return type(error).__name__ == "UsageError"
-
-
 def _read_part(path: Path) -> Part | None:
     if not path.exists():
         return None
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-        documents = [
-            Document(**one | {"values": {metric: tuple(pair) for metric, pair in one["values"].items()}})
-            for one in stored["documents"]
-        ]
+        documents = [document_of(one) for one in stored["documents"]]
         return Part(**stored | {"documents": documents, "scores": [Score(**score) for score in stored["scores"]]})
     except (json.JSONDecodeError, KeyError, TypeError):  # of another version of this project: it is asked again
         return None
@@ -203,10 +202,10 @@ def cannot(lm: LM, tasks: Any) -> str:
 # --- asking -------------------------------------------------------------------------------------------------------------
 
 
-def _asked(lm: LM, found: Found, chat: bool, title: str, limit: int) -> tuple[list[Document], list[Score]]:
+def _asked(lm: Any, found: Found, chat: bool, title: str, limit: int) -> tuple[list[Document], list[Score]]:
+    """lm: the harness's LM; its language, apart and truncated are what backends of this project know, and others pass over."""
     entry = found.entry
-    # What backends of this project know beside the harness's LM; others pass over it.
-    lm.language, lm.apart, lm.truncated = _name(entry.language), entry.apart, 0  # type: ignore[attr-defined]
+    lm.language, lm.apart, lm.truncated = _name(entry.language), entry.apart, 0
     for task in found.tasks.values():
         check_choices(task, limit)
         task.set_fewshot_seed(SEED)
