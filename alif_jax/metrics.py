@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-from tensorboardX import SummaryWriter
-
 from alif_jax import UsageError
 from alif_jax.files import absolute, exists, is_local, join, open_file, read_json_or, write_json, write_text
 
@@ -92,7 +90,11 @@ class MetricWriter:
         self.rows = JsonLines(metrics_path(workdir), first_step=first_step)
         writable = is_local(workdir) or workdir.startswith("gs://")  # where tensorboardX can write
         directory = join(absolute(workdir), "tensorboard")
-        self.tensorboard = SummaryWriter(directory, purge_step=first_step + 1) if writable and "tensorboard" in report_to else None
+        self.tensorboard = None
+        if writable and "tensorboard" in report_to:
+            from tensorboardX import SummaryWriter  # imports torch where there is one: two seconds that readers need not wait for
+
+            self.tensorboard = SummaryWriter(directory, purge_step=first_step + 1)
         self.wandb = start_wandb(workdir, config or {}) if "wandb" in report_to else None
 
     def write(self, step: int, values: Mapping[str, Any], *, seconds_left: float | None = None) -> None:

@@ -9,6 +9,8 @@ import os
 import signal
 import socket
 import tempfile
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -78,3 +80,15 @@ def away_from_tpu(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.skip("needs libtpu: pip install '.[plan]'")
     for key, value in AWAY_FROM_TPU.items():
         monkeypatch.setenv(key, value)
+
+
+@pytest.fixture
+def takes_less() -> Callable[[float, Callable[[], object]], bool]:
+    """Whether one of three calls takes less CPU time than so many seconds, which another process or a pause does not change."""
+
+    def seconds(call: Callable[[], object]) -> float:
+        began = time.process_time()
+        call()
+        return time.process_time() - began
+
+    return lambda bound, call: any(seconds(call) < bound for _ in range(3))
