@@ -12,7 +12,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 cd "$ALIF_ROOT"
 
 extras=(core data import ingest x_instruction eval ray serve tools plan verify)
-pytest=(-n 2 --dist loadfile --no-loadscope-reorder) # reordered, long files of few tests come last, one after the other
+# Three workers for two cores, as many tests wait for a server or a child.
+pytest=(-n 3 --dist loadfile --no-loadscope-reorder) # reordered, long files of few tests come last, one after the other
 for argument in "$@"; do
   case $argument in
     -h | --help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" && exit ;;
@@ -24,6 +25,7 @@ done
 
 alif_environment "${extras[@]}"
 export JAX_PLATFORMS=cpu XLA_FLAGS=--xla_force_host_platform_device_count=8
+unset PYTHONDONTWRITEBYTECODE # tests start many processes, each of which would compile our modules again
 export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
 status=0
