@@ -112,12 +112,12 @@ def evaluate(
             found.append(no_heldout("a model that is no run says nothing of held-out records; --data=SHARDS gives some"))
         else:
             found += heldout_tasks(heldout_rows(heldout, limit or HELDOUT), f"of {', '.join(heldout)}")
-    results = []
+    results, installed = [], versions()
     for column in models:
         with ExitStack() as open_ones:
             results.append(evaluate_model(
                 partial(column.load, open_ones), found, name=column.name, kind=column.kind, about=column.about,
-                identity=column.identity, output=output, say=say, limit=limit, price_per_hour=price_per_hour, versions=versions(),
+                identity=column.identity, output=output, say=say, limit=limit, price_per_hour=price_per_hour, versions=installed,
                 refused=REFUSED,
             ))  # fmt: skip
     if all(not result.scores and result.left_out for result in results):

@@ -25,6 +25,7 @@ MAX_GEN_TOKS = 256  # where a task does not say, as in the harness
 
 def transformers_lm(path: str, **settings: Any) -> Any:
     """The harness's Hugging Face backend, on a GPU where there is one. settings: of HFLM (dtype, batch_size, device)."""
+    import torch
     from lm_eval.models.huggingface import HFLM
 
     class TransformersLM(HFLM):
@@ -56,8 +57,6 @@ def transformers_lm(path: str, **settings: Any) -> Any:
                 self.truncated += len(self.tok_encode(request.args[0])) > self.max_length - longest
             return texts
 
-    import torch
-
     model = TransformersLM(pretrained=path, **{"device": "cuda" if torch.cuda.is_available() else "cpu"} | settings)
     model.ended, model.truncated, model.language, model.apart = {}, 0, None, False
     return model
@@ -70,9 +69,7 @@ def set_template(model: Any, template: str, stop_ids: Sequence[int]) -> None:
 
 
 @contextmanager
-def address_lm(
-    url: str, model: str, output: str, max_cost: float | None, prices: Sequence[float] = ()
-) -> Iterator["AddressLM"]:  # fmt: skip
+def address_lm(url: str, model: str, output: str, max_cost: float | None, prices: Sequence[float] = ()) -> Iterator["AddressLM"]:
     """A model at an address, its replies kept in the directory `output`. max_cost: US dollars, None for no bound; prices: per
     million tokens in and out.
     """
