@@ -85,7 +85,7 @@ def test_dry_run_budget_stop_and_resume(recipe: Path) -> None:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130), (signal.SIGHUP, 75)])
 def test_a_stop_waits_for_what_is_on_its_way(recipe: Path, number: int, code: int) -> None:
     workdir = recipe.parent / "a"
-    process = start(recipe, "a", "--config.teacher.offline_latency_s=0.5")
+    process = start(recipe, "a", "--config.teacher.offline_latency_s=2")
     deadline = time.monotonic() + 60
     while attempts(workdir, "ended_at IS NULL") < 8 and time.monotonic() < deadline:
         time.sleep(0.01)

@@ -1,11 +1,13 @@
 """Judging answers: whom is asked what, that a judge's faults are counted, and that nothing is bought twice."""
 
+import itertools
 import json
 import random
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -429,19 +431,24 @@ def command(directory: str, url: str, *more: str) -> list[str]:
 
 
 def test_a_killed_command_goes_on(tmp_path: Path, judged_by: Callable[[Rule], None]) -> None:
-    def slowly(text: str) -> str:
-        time.sleep(0.02)
+    number, killed = itertools.count(1), threading.Event()
+
+    def stuck(text: str) -> str:
+        """From its 25th request on the judge says nothing until the command is killed."""
+        if next(number) == 25:
+            killed.wait(60)
         return longer(text)
 
-    judged_by(slowly)
+    judged_by(stuck)
     directory = evaluated(tmp_path, **three_to_one())
     with LocalTeacher() as server:
         given = command(directory, server.base_url, "--against=old", "--config.min_prompts=30")
         with subprocess.Popen(given, cwd=ROOT, stdout=subprocess.DEVNULL) as first:
-            while len(server.asked) < 20:
+            while len(server.asked) < 25:
                 assert first.poll() is None
                 time.sleep(0.01)
             first.send_signal(signal.SIGKILL)
+        killed.set()
         assert read_judge(directory) == [] and len(server.asked) < 60
         last = subprocess.run(given, cwd=ROOT, capture_output=True, text=True)
         assert last.returncode == 0 and "new against old, judged by rule: 50 of 50 prompts" in last.stdout, last

@@ -446,10 +446,12 @@ def test_killed_runs_end_as_an_undisturbed_one(tmp_path: Path, kills: int, items
             wait_until_in_flight(killed, process, lost + 32)
             time.sleep(rng.uniform(0, 0.3))
             if k == 0:
+                process.send_signal(signal.SIGSTOP)  # it would be done before the second has begun
                 second = command(recipe, killed)
                 errors = second.communicate(timeout=30)[1]
                 assert second.returncode == 2, errors
                 assert errors.count("\n") == 1 and "another process is working in" in errors
+                process.send_signal(signal.SIGCONT)
             assert process.poll() is None, process.communicate()
             process.send_signal(signal.SIGKILL)
             process.communicate()
